@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <linux/livepatch.h>
+#include <linux/sched/signal.h>
+#include <linux/sched/task.h>
+#include <linux/trace_recursion.h>
+
+#ifdef CONFIG_LIVEPATCH
+
+__rust_helper int
+rust_helper_ftrace_test_recursion_trylock(unsigned long ip,
+					  unsigned long parent_ip)
+{
+	return ftrace_test_recursion_trylock(ip, parent_ip);
+}
+
+__rust_helper void rust_helper_ftrace_test_recursion_unlock(int bit)
+{
+	ftrace_test_recursion_unlock(bit);
+}
+
+__rust_helper void rust_helper_set_tsk_thread_flag(struct task_struct *tsk,
+						   int flag)
+{
+	set_tsk_thread_flag(tsk, flag);
+}
+
+__rust_helper void rust_helper_clear_tsk_thread_flag(struct task_struct *tsk,
+						     int flag)
+{
+	clear_tsk_thread_flag(tsk, flag);
+}
+
+__rust_helper int rust_helper_test_tsk_thread_flag(struct task_struct *tsk,
+						   int flag)
+{
+	return test_tsk_thread_flag(tsk, flag);
+}
+
+__rust_helper void rust_helper_set_notify_signal(struct task_struct *task)
+{
+	set_notify_signal(task);
+}
+
+__rust_helper void rust_helper_read_lock(rwlock_t *lock)
+{
+	read_lock(lock);
+}
+
+__rust_helper void rust_helper_read_unlock(rwlock_t *lock)
+{
+	read_unlock(lock);
+}
+
+__rust_helper bool rust_helper_cpu_possible(unsigned int cpu)
+{
+	return cpu_possible(cpu);
+}
+
+__rust_helper bool rust_helper_cpu_online(unsigned int cpu)
+{
+	return cpu_online(cpu);
+}
+
+#endif /* CONFIG_LIVEPATCH */

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Function tracer callbacks.
+//!
+//! C header: [`include/linux/ftrace.h`](srctree/include/linux/ftrace.h)
+
+use crate::{
+    bindings,
+    error::to_result,
+    ffi::{
+        c_int,
+        c_uint,
+        c_ulong,
+        c_void, //
+    },
+    prelude::*,
+    types::Opaque, //
+};
+
+/// The C signature of an ftrace callback: traced address, its caller, the [`Ops`], the registers.
+pub type Callback = unsafe extern "C" fn(
+    ip: c_ulong,
+    parent_ip: c_ulong,
+    ops: *mut bindings::ftrace_ops,
+    fregs: *mut bindings::ftrace_regs,
+);
+
+/// The ops may change the instruction pointer of the traced function.
+pub const IPMODIFY: c_ulong = bindings::FTRACE_OPS_FL_IPMODIFY as c_ulong;
+/// The ops cannot be switched off by `kernel.ftrace_enabled`.
+pub const PERMANENT: c_ulong = bindings::FTRACE_OPS_FL_PERMANENT as c_ulong;
+/// The registers at function entry are saved for the callback.
+pub const SAVE_REGS: c_ulong = bindings::FTRACE_OPS_FL_SAVE_REGS as c_ulong;
+const DYNAMIC: c_ulong = bindings::FTRACE_OPS_FL_DYNAMIC as c_ulong;
+
+/// Returns the address that ftrace patches for the function that contains `addr`.
+///
+/// [`None`] means that the function cannot be traced.
+///
+/// # Examples
+///
+/// ```
+/// assert!(kernel::ftrace::location(0).is_none());
+/// ```
+#[inline]
+pub fn location(addr: usize) -> Option<usize> {
+    // SAFETY: `ftrace_location()` accepts any value.
+    match unsafe { bindings::ftrace_location(addr) } {
+        0 => None,
+        ip => Some(ip),
+    }
+}
+
+/// A callback for a set of functions.
+///
+/// Wraps `struct ftrace_ops` as a dynamic ops: [`Ops::unregister`] waits until no CPU and no task
+/// can be inside the callback or its trampoline.
+///
+/// # Invariants
+///
+/// `ops` is initialised, and not registered with ftrace once `self` is dropped.
+#[pin_data(PinnedDrop)]
+pub struct Ops {
+    #[pin]
+    ops: Opaque<bindings::ftrace_ops>,
+}
+
+// SAFETY: ftrace serialises all operations on an ops by its own locks.
+unsafe impl Send for Ops {}
+// SAFETY: As above.
+unsafe impl Sync for Ops {}
+
+impl Ops {
+    /// Creates an ops that calls `callback` with `flags` and carries `private`.
+    ///
+    /// # Safety
+    ///
+    /// `callback` and all that it calls must not be traceable, and must cope with every context
+    /// in which a function of the filter may run, from the registration to the end of
+    /// [`Ops::unregister`]. What it reads through `private` must be valid for as long.
+    pub unsafe fn new(
+        callback: Callback,
+        flags: c_ulong,
+        private: *mut c_void,
+    ) -> impl PinInit<Self> {
+        pin_init!(Self {
+            ops <- Opaque::ffi_init(|slot: *mut bindings::ftrace_ops| {
+                let ops = bindings::ftrace_ops {
+                    func: Some(callback),
+                    flags: flags | DYNAMIC,
+                    private,
+                    ..Default::default()
+                };
+                // SAFETY: `slot` is valid for writes; all other fields of an ops start as zero.
+                unsafe { slot.write(ops) };
+            }),
+        })
+    }
+
+    /// Adds the [`location`]s `ips` to the filter, in one pass over the kernel's call sites.
+    ///
+    /// # Errors
+    ///
+    /// [`EBUSY`] when the ops is registered and another one already changes the instruction
+    /// pointer at one of `ips`, [`EINVAL`] when one of them is not a location, [`ENOMEM`],
+    /// [`ENODEV`] when ftrace has shut itself down. The filter is then unchanged.
+    ///
+    /// May sleep.
+    pub fn add_filter(&self, ips: &mut [usize]) -> Result {
+        self.set_filter(ips, false, false)
+    }
+
+    /// Makes `ips`, which must not be empty, the whole filter. See [`Ops::add_filter`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Ops::add_filter`].
+    pub fn replace_filter(&self, ips: &mut [usize]) -> Result {
+        self.set_filter(ips, false, true)
+    }
+
+    /// Removes `ips` from the filter. See [`Ops::add_filter`].
+    ///
+    /// Callers that had already entered the callback may still be in it. The filter of a
+    /// registered ops must not become empty: an empty filter means all functions.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`], [`ENODEV`] when ftrace has shut itself down.
+    pub fn remove_filter(&self, ips: &mut [usize]) -> Result {
+        self.set_filter(ips, true, false)
+    }
+
+    fn set_filter(&self, ips: &mut [usize], remove: bool, reset: bool) -> Result {
+        // The C function takes an empty list for "no change", but copies the hash all the same.
+        if ips.is_empty() {
+            return Ok(());
+        }
+        let count = c_uint::try_from(ips.len())?;
+        // SAFETY: By the type invariant the ops is initialised, `ips` is valid for `count` reads.
+        to_result(unsafe {
+            bindings::ftrace_set_filter_ips(
+                self.ops.get(),
+                ips.as_mut_ptr(),
+                count,
+                c_int::from(remove),
+                c_int::from(reset),
+            )
+        })
+    }
+
+    /// Starts calling the callback for the functions of the filter.
+    ///
+    /// # Errors
+    ///
+    /// [`EBUSY`] when the ops changes the instruction pointer and another one already does at one
+    /// of the addresses, [`ENODEV`] when ftrace has shut itself down.
+    ///
+    /// May sleep.
+    pub fn register(&self) -> Result {
+        // SAFETY: By the type invariant the ops is initialised; it is pinned, and removed from
+        // ftrace before it is dropped.
+        to_result(unsafe { bindings::register_ftrace_function(self.ops.get()) })
+    }
+
+    /// Stops calling the callback and waits until nobody is in it.
+    ///
+    /// # Errors
+    ///
+    /// [`EBUSY`] when it is not registered, [`ENODEV`] when ftrace has shut itself down.
+    ///
+    /// Sleeps for a grace period of tasks RCU, about 100 ms.
+    pub fn unregister(&self) -> Result {
+        // SAFETY: By the type invariant the ops is initialised.
+        to_result(unsafe { bindings::unregister_ftrace_function(self.ops.get()) })
+    }
+
+    /// Returns whether ftrace calls the callback.
+    pub fn is_registered(&self) -> bool {
+        // SAFETY: By the type invariant the ops is initialised. Only `register()` and
+        // `unregister()` change the bit.
+        let flags = unsafe { core::ptr::read_volatile(&raw const (*self.ops.get()).flags) };
+        flags & (bindings::FTRACE_OPS_FL_ENABLED as c_ulong) != 0
+    }
+}
+
+#[pinned_drop]
+impl PinnedDrop for Ops {
+    fn drop(self: Pin<&mut Self>) {
+        if self.is_registered() && crate::warn_on!(self.unregister().is_err()) {
+            // ftrace is dead and may still call us: its hash is better leaked than reused.
+            return;
+        }
+        // SAFETY: The ops is initialised and no longer registered.
+        unsafe { bindings::ftrace_free_filter(self.ops.get()) };
+    }
+}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The per-task side of live patching.
+//!
+//! During a transition each task has a patch state, which decides which version of a function it
+//! runs, and a flag which says that the state is to be brought up to date.
+//!
+//! C header: [`include/linux/livepatch.h`](srctree/include/linux/livepatch.h)
+
+use crate::{
+    bindings,
+    ffi::{
+        c_int,
+        c_uint,
+        c_void, //
+    },
+    sync::atomic::{
+        ordering::Relaxed,
+        Atomic, //
+    },
+    task::Task, //
+};
+
+/// Livepatch operations on a task.
+///
+/// All of them may be called in any context; what orders them is up to the caller.
+pub trait TaskExt {
+    /// Returns the task's patch state: `KLP_TRANSITION_{IDLE,UNPATCHED,PATCHED}`.
+    fn patch_state(&self) -> c_int;
+    /// Sets the task's patch state. Only for a task that is current or kept from running.
+    fn set_patch_state(&self, state: c_int);
+    /// Returns whether the task has `TIF_PATCH_PENDING` set.
+    fn patch_pending(&self) -> bool;
+    /// Sets `TIF_PATCH_PENDING`. The task then switches when it leaves the kernel.
+    fn set_patch_pending(&self);
+    /// Clears `TIF_PATCH_PENDING`.
+    fn clear_patch_pending(&self);
+    /// Switches the task to the target patch state if it still has to.
+    ///
+    /// Mirrors `klp_update_patch_state()`.
+    fn update_patch_state(&self);
+    /// Returns whether the task is current on some CPU.
+    fn is_running(&self) -> bool;
+    /// Returns whether the task is a kernel thread.
+    fn is_kthread(&self) -> bool;
+    /// Wakes the task if it sleeps interruptibly.
+    fn wake_interruptible(&self);
+    /// Makes a user task pass through the kernel exit path, without a signal.
+    fn notify_signal(&self);
+    /// Returns the name of the task. It may change while it is read.
+    fn comm(&self) -> [u8; TASK_COMM_LEN];
+    /// Calls `f` while the task is kept from running, and returns what `f` does.
+    ///
+    /// Mirrors `task_call_func()`. `f` runs with interrupts off, under the task's `pi_lock` and
+    /// possibly its run queue's lock: it must neither sleep nor wake anybody.
+    fn call_pinned(&self, f: impl FnOnce(&Task) -> c_int) -> c_int;
+}
+
+/// Length of a task's name, with its NUL.
+pub const TASK_COMM_LEN: usize = bindings::TASK_COMM_LEN as usize;
+
+// `bindgen` has got the layout of `task_struct` wrong before.
+const _: () = {
+    use core::mem::offset_of;
+    assert!(offset_of!(bindings::task_struct, patch_state) == bindings::TASK_STRUCT_PATCH_STATE);
+    assert!(offset_of!(bindings::task_struct, flags) == bindings::TASK_STRUCT_FLAGS);
+    assert!(offset_of!(bindings::task_struct, comm) == bindings::TASK_STRUCT_COMM);
+    assert!(offset_of!(bindings::task_struct, pid) == bindings::TASK_STRUCT_PID);
+};
+
+fn state_of(task: &Task) -> &Atomic<i32> {
+    // SAFETY: A `&Task` is valid, and all accesses to `patch_state` that may be concurrent are
+    // single loads and stores of an aligned int.
+    unsafe { Atomic::from_ptr(&raw mut (*task.as_ptr()).patch_state) }
+}
+
+const PENDING: c_int = bindings::TIF_PATCH_PENDING as c_int;
+
+impl TaskExt for Task {
+    #[inline]
+    fn patch_state(&self) -> c_int {
+        state_of(self).load(Relaxed)
+    }
+
+    #[inline]
+    fn set_patch_state(&self, state: c_int) {
+        state_of(self).store(state, Relaxed)
+    }
+
+    #[inline]
+    fn patch_pending(&self) -> bool {
+        // SAFETY: A `&Task` is valid.
+        unsafe { bindings::test_tsk_thread_flag(self.as_ptr(), PENDING) != 0 }
+    }
+
+    #[inline]
+    fn set_patch_pending(&self) {
+        // SAFETY: A `&Task` is valid.
+        unsafe { bindings::set_tsk_thread_flag(self.as_ptr(), PENDING) }
+    }
+
+    #[inline]
+    fn clear_patch_pending(&self) {
+        // SAFETY: A `&Task` is valid.
+        unsafe { bindings::clear_tsk_thread_flag(self.as_ptr(), PENDING) }
+    }
+
+    #[inline]
+    fn update_patch_state(&self) {
+        // SAFETY: A `&Task` is valid.
+        unsafe { bindings::klp_update_patch_state(self.as_ptr()) }
+    }
+
+    #[inline]
+    fn is_running(&self) -> bool {
+        // SAFETY: A `&Task` is valid.
+        unsafe { bindings::task_curr(self.as_ptr()) != 0 }
+    }
+
+    #[inline]
+    fn is_kthread(&self) -> bool {
+        // SAFETY: A `&Task` is valid; the bit never changes.
+        let flags = unsafe { core::ptr::read_volatile(&raw const (*self.as_ptr()).flags) };
+        flags & bindings::PF_KTHREAD != 0
+    }
+
+    #[inline]
+    fn wake_interruptible(&self) {
+        // SAFETY: A `&Task` is valid.
+        unsafe { bindings::wake_up_state(self.as_ptr(), bindings::TASK_INTERRUPTIBLE as c_uint) };
+    }
+
+    #[inline]
+    fn notify_signal(&self) {
+        // SAFETY: A `&Task` is valid.
+        unsafe { bindings::set_notify_signal(self.as_ptr()) }
+    }
+
+    #[inline]
+    fn comm(&self) -> [u8; TASK_COMM_LEN] {
+        // SAFETY: A `&Task` is valid. Like C readers of `comm`, accept a torn name; the last byte
+        // is always NUL.
+        unsafe { core::ptr::read_volatile((&raw const (*self.as_ptr()).comm).cast()) }
+    }
+
+    #[inline]
+    fn call_pinned(&self, f: impl FnOnce(&Task) -> c_int) -> c_int {
+        unsafe extern "C" fn trampoline<F: FnOnce(&Task) -> c_int>(
+            task: *mut bindings::task_struct,
+            arg: *mut c_void,
+        ) -> c_int {
+            // SAFETY: `arg` is the `Option<F>` below, to which this call has exclusive access.
+            let f = unsafe { (*arg.cast::<Option<F>>()).take() };
+            // SAFETY: `task_call_func()` passes on the valid task that it was given.
+            let task = unsafe { &*task.cast::<Task>() };
+            f.map_or(0, |f| f(task))
+        }
+
+        fn func<F: FnOnce(&Task) -> c_int>(_: &Option<F>) -> bindings::task_call_f {
+            Some(trampoline::<F>)
+        }
+
+        let mut f = Some(f);
+        // SAFETY: A `&Task` is valid, and the trampoline runs only during this call.
+        unsafe { bindings::task_call_func(self.as_ptr(), func(&f), (&raw mut f).cast()) }
+    }
+}

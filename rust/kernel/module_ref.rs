@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! References to kernel modules.
+//!
+//! C header: [`include/linux/module.h`](srctree/include/linux/module.h)
+
+use crate::{
+    bindings,
+    prelude::*,
+    str::CStrExt as _,
+    sync::rcu,
+    types::Opaque, //
+};
+use core::ptr::NonNull;
+
+// `bindgen` has got the layout of large structs wrong before.
+#[cfg(CONFIG_LIVEPATCH)]
+const _: () = {
+    use core::mem::offset_of;
+    assert!(offset_of!(bindings::module, klp_alive) == bindings::MODULE_KLP_ALIVE);
+    assert!(offset_of!(bindings::module, klp_info) == bindings::MODULE_KLP_INFO);
+};
+
+/// A module in some stage of its life.
+///
+/// Wraps `struct module`.
+#[repr(transparent)]
+pub struct Module(Opaque<bindings::module>);
+
+impl Module {
+    /// Makes a reference from a C pointer.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` must be a valid module for all of `'a`.
+    #[inline]
+    pub unsafe fn from_raw<'a>(ptr: *mut bindings::module) -> &'a Self {
+        // SAFETY: `Self` is transparent, the rest is what the caller promises.
+        unsafe { &*ptr.cast() }
+    }
+
+    /// Returns the C pointer.
+    #[inline]
+    pub fn as_ptr(&self) -> *mut bindings::module {
+        self.0.get()
+    }
+
+    /// Returns the module's name.
+    #[inline]
+    pub fn name(&self) -> &CStr {
+        // SAFETY: A module's name is NUL-terminated and never changes.
+        unsafe { CStr::from_char_ptr((&raw const (*self.as_ptr()).name).cast()) }
+    }
+
+    /// Finds a module by its name.
+    ///
+    /// Mirrors `find_module()`.
+    #[inline]
+    pub fn find<'rcu>(name: &CStr, _guard: &'rcu rcu::Guard) -> Option<&'rcu Self> {
+        // SAFETY: RCU is held, `name` is NUL-terminated.
+        let ptr = unsafe { bindings::find_module(name.as_char_ptr()) };
+        // SAFETY: A module that is found is freed only after a grace period.
+        (!ptr.is_null()).then(|| unsafe { Self::from_raw(ptr) })
+    }
+
+    /// Takes a reference that keeps the module from being unloaded.
+    ///
+    /// Mirrors `try_module_get()`. [`None`] means that it is already on its way out.
+    #[inline]
+    pub fn try_get(&self) -> Option<Ref> {
+        // SAFETY: `self` is a valid module.
+        let live = unsafe { bindings::try_module_get(self.as_ptr()) };
+        let ptr = NonNull::new(self.as_ptr())?;
+        // INVARIANT: The reference was just taken.
+        live.then_some(Ref(ptr))
+    }
+}
+
+/// A counted reference to a live [`Module`].
+///
+/// # Invariants
+///
+/// The pointer is to a module of which `self` owns one reference.
+pub struct Ref(NonNull<bindings::module>);
+
+// SAFETY: Module references are counted atomically and tied to no thread.
+unsafe impl Send for Ref {}
+// SAFETY: As above.
+unsafe impl Sync for Ref {}
+
+impl core::ops::Deref for Ref {
+    type Target = Module;
+
+    #[inline]
+    fn deref(&self) -> &Module {
+        // SAFETY: By the type invariant the module is valid for as long as `self`.
+        unsafe { Module::from_raw(self.0.as_ptr()) }
+    }
+}
+
+impl Drop for Ref {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant there is a reference to give back.
+        unsafe { bindings::module_put(self.0.as_ptr()) };
+    }
+}
