@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! What can be done with livepatches: enable, disable, reverse, force; and the list of them.
+//!
+//! Answers to `klp_enable_patch()`, `__klp_disable_patch()` and the list `klp_patches` of
+//! `core.c`.
+
+use crate::{
+    descriptor::Descriptor,
+    lock::{
+        self,
+        Locked,
+        Shared, //
+    },
+    patch::Patch,
+    stack, state,
+    sysfs::RootDir,
+    transition::{
+        self,
+        StackCheck,
+        Target, //
+    },
+};
+use kernel::{
+    bindings,
+    deferred::OwnedQueue,
+    kobject::{
+        Dir,
+        KERNEL, //
+    },
+    prelude::*,
+    stacktrace,
+    sync::Arc, //
+};
+
+/// Patches that are enabled or in transition, in the order in which they were enabled. Replaced
+/// and disabled ones are not here, though their modules may be.
+static PATCHES: Shared<KVec<Arc<Patch>>> = Shared::new(KVec::new());
+
+/// What the core needs from its start to its end.
+struct Resources {
+    root: Dir<RootDir>,
+    /// Patches are freed here: the request may come from the patch's own file in sysfs, whose
+    /// removal waits for the request to end.
+    queue: OwnedQueue,
+}
+
+static RESOURCES: Shared<Option<Resources>> = Shared::new(None);
+
+/// Creates `/sys/kernel/livepatch`.
+pub(crate) fn init() -> Result {
+    let resources = Resources {
+        root: Dir::new(&KERNEL, c"livepatch", RootDir)?,
+        queue: OwnedQueue::new(c"livepatch")?,
+    };
+    *RESOURCES.borrow_mut(&mut lock::lock()) = Some(resources);
+    Ok(())
+}
+
+/// Undoes [`init`]. There must be no patches left.
+pub(crate) fn exit() {
+    let resources = RESOURCES.borrow_mut(&mut lock::lock()).take();
+    if let Some(Resources { root, queue }) = resources {
+        // Patches that are being freed still need the mutex, and their directories the root.
+        drop(queue);
+        root.remove_and_wait();
+    }
+}
+
+/// The patches that are enabled or in transition, oldest first.
+pub(crate) fn patches(locked: &Locked) -> &[Arc<Patch>] {
+    PATCHES.borrow(locked)
+}
+
+fn find(locked: &Locked, id: usize) -> Option<Arc<Patch>> {
+    patches(locked)
+        .iter()
+        .find(|patch| patch.raw.id() == id)
+        .cloned()
+}
+
+/// Enables the livepatch of the calling module.
+///
+/// # Errors
+///
+/// [`EINVAL`], after a message, when the descriptor or the combination with enabled livepatches is
+/// wrong; [`EBUSY`] while a transition runs; [`ENODEV`] when the module is going away; [`EEXIST`],
+/// [`ENOMEM`]; what `pre_patch` callbacks return; and the errors of [`stack::patch_object`].
+///
+/// # Safety
+///
+/// As for [`Descriptor::parse`].
+pub(crate) unsafe fn enable_patch(patch: *mut bindings::klp_patch) -> Result {
+    // SAFETY: By the caller's promise.
+    let desc = unsafe { Descriptor::parse(patch) }?;
+
+    if !stacktrace::RELIABLE {
+        pr_warn!("This architecture doesn't have support for the livepatch consistency model.\n");
+        pr_warn!("The livepatch transition may never complete.\n");
+    }
+
+    let mut locked = lock::lock();
+    if transition::is_running(&locked) {
+        return Err(EBUSY);
+    }
+    if !state::is_compatible(patches(&locked), &desc) {
+        pr_err!(
+            "Livepatch patch ({}) is not compatible with the already installed livepatches.\n",
+            desc.module.name()
+        );
+        return Err(EINVAL);
+    }
+
+    let mut replaced = KVec::new();
+    if desc.replace {
+        replaced.extend_from_slice(patches(&locked), GFP_KERNEL)?;
+    }
+    let patch = Patch::new(&locked, desc, &replaced)?;
+    let result = publish(&mut locked, &patch).and_then(|()| start(&mut locked, &patch, replaced));
+    if result.is_err() {
+        remove(&mut locked, &patch);
+        patch.free_start(&mut locked);
+        drop(locked);
+        patch.free_finish();
+    }
+    result
+}
+
+/// Makes `patch` visible in sysfs and puts it on the list.
+fn publish(locked: &mut Locked, patch: &Arc<Patch>) -> Result {
+    // Borrowed from under the mutex, but as constant as the core itself.
+    let root = RESOURCES
+        .borrow(locked)
+        .as_ref()
+        .map(|resources| resources.root.reference())
+        .ok_or(ENODEV)?;
+    patch.add_dirs(locked, &root)?;
+    patch.relocate(locked)?;
+    PATCHES.borrow_mut(locked).push(patch.clone(), GFP_KERNEL)?;
+    Ok(())
+}
+
+/// Starts the transition to `patch`.
+fn start(locked: &mut Locked, patch: &Arc<Patch>, replaced: KVec<Arc<Patch>>) -> Result {
+    pr_notice!("enabling patch '{}'\n", &*patch.name);
+    transition::init(locked, patch, Target::Patched, replaced);
+
+    let patched =
+        patch_objects(locked, patch).and_then(|()| StackCheck::new(locked, patch, Target::Patched));
+    let check = match patched {
+        Ok(check) => check,
+        Err(err) => {
+            pr_warn!("failed to enable patch '{}'\n", &*patch.name);
+            transition::cancel(locked);
+            return Err(err);
+        }
+    };
+
+    transition::start(locked, check);
+    patch.set_enabled(locked, true);
+    transition::try_complete(locked);
+    Ok(())
+}
+
+fn patch_objects(locked: &Locked, patch: &Patch) -> Result {
+    for object in patch.objects.borrow(locked) {
+        if !object.is_loaded(locked) {
+            continue;
+        }
+        object.pre_patch(locked).inspect_err(|_| {
+            pr_warn!(
+                "pre-patch callback failed for object '{}'\n",
+                object.label()
+            );
+        })?;
+        stack::patch_object(locked, object).inspect_err(|_| {
+            pr_warn!("failed to patch object '{}'\n", object.label());
+        })?;
+    }
+    Ok(())
+}
+
+/// Starts the transition away from `patch`.
+fn disable(locked: &mut Locked, patch: &Arc<Patch>) -> Result {
+    if kernel::warn_on!(!patch.is_enabled(locked)) {
+        return Err(EINVAL);
+    }
+    if transition::is_running(locked) {
+        return Err(EBUSY);
+    }
+    let check = StackCheck::new(locked, patch, Target::Unpatched)?;
+    transition::init(locked, patch, Target::Unpatched, KVec::new());
+    for object in patch.objects.borrow(locked) {
+        if object.patched.get(locked) {
+            object.pre_unpatch(locked);
+        }
+    }
+    transition::start(locked, check);
+    patch.set_enabled(locked, false);
+    transition::try_complete(locked);
+    Ok(())
+}
+
+/// Does what a write to `enabled` asks for.
+///
+/// # Errors
+///
+/// [`EINVAL`] when it is so already, or for a patch that is to be enabled again; [`EBUSY`] when
+/// another patch is in transition; [`ENOMEM`].
+pub(crate) fn set_enabled(locked: &mut Locked, id: usize, enabled: bool) -> Result {
+    let patch = find(locked, id).ok_or(EINVAL)?;
+    if patch.is_enabled(locked) == enabled {
+        return Err(EINVAL);
+    }
+    // A transition can be reversed at any time: that may be the only way to end it without force.
+    if transition::current_id() == id {
+        transition::reverse(locked)
+    } else if !enabled {
+        disable(locked, &patch)
+    } else {
+        Err(EINVAL)
+    }
+}
+
+/// Ends the transition of a patch, whatever the remaining tasks do.
+///
+/// # Errors
+///
+/// [`EINVAL`] when the patch is not in transition.
+pub(crate) fn force(locked: &mut Locked, id: usize) -> Result {
+    if transition::current_id() != id {
+        return Err(EINVAL);
+    }
+    transition::force(locked);
+    Ok(())
+}
+
+/// Returns the place of a patch among those that are enabled, from 1; 0 if it is not.
+pub(crate) fn stack_order(locked: &Locked, id: usize) -> usize {
+    patches(locked)
+        .iter()
+        .position(|patch| patch.raw.id() == id)
+        .map_or(0, |index| index.saturating_add(1))
+}
+
+/// Takes `patch` off the list.
+fn remove(locked: &mut Locked, patch: &Arc<Patch>) {
+    PATCHES
+        .borrow_mut(locked)
+        .retain(|other| !Arc::ptr_eq(other, patch));
+}
+
+/// Ends `patch`, in part from a worker. No handler may be able to see its functions.
+pub(crate) fn free_async(locked: &mut Locked, patch: &Arc<Patch>) {
+    remove(locked, patch);
+    patch.free_start(locked);
+    if let Some(resources) = RESOURCES.borrow(locked) {
+        // A patch is freed once, so its work is never queued yet.
+        let _ = resources.queue.enqueue(patch.clone());
+    }
+}

@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! Reads a `struct klp_patch`, once, into values that the core owns.
+//!
+//! A livepatch module's descriptor is input from outside. [`Descriptor::parse`] checks all of it
+//! before anything has a side effect; nothing in the core reads it again, but for handing the
+//! module's own pointers to the module's own callbacks. Answers to `klp_check_patch()`, and to the
+//! checks in `klp_init_object()` and `klp_init_func()`, of `core.c`.
+
+use crate::symbol::{
+    MAX_OBJECT_LEN,
+    MAX_SYMBOL_LEN, //
+};
+use core::ptr::NonNull;
+use kernel::{
+    bindings,
+    module_ref::Module,
+    prelude::*,
+    str::{
+        CStr,
+        CString, //
+    },
+    sync::Arc, //
+};
+
+/// A function name, shared by a func and by the ranges that a transition checks stacks against.
+pub(crate) type Name = Arc<CString>;
+
+/// One entry of `klp_object.funcs`.
+pub(crate) struct FuncSpec {
+    pub(crate) name: Name,
+    pub(crate) sympos: usize,
+    pub(crate) new_func: usize,
+}
+
+/// The per-object callbacks.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Callbacks {
+    pub(crate) pre_patch: bindings::klp_pre_patch_t,
+    pub(crate) post_patch: bindings::klp_post_patch_t,
+    pub(crate) pre_unpatch: bindings::klp_pre_unpatch_t,
+    pub(crate) post_unpatch: bindings::klp_post_unpatch_t,
+}
+
+/// One entry of `klp_patch.objs`.
+pub(crate) struct ObjectSpec {
+    pub(crate) raw: RawObject,
+    /// The module's name, [`None`] for vmlinux.
+    pub(crate) name: Option<CString>,
+    pub(crate) callbacks: Callbacks,
+    pub(crate) funcs: KVec<FuncSpec>,
+}
+
+/// A checked livepatch.
+pub(crate) struct Descriptor<'a> {
+    pub(crate) raw: RawPatch,
+    pub(crate) module: &'a Module,
+    pub(crate) replace: bool,
+    pub(crate) objects: KVec<ObjectSpec>,
+    pub(crate) states: KVec<StateSpec>,
+}
+
+/// One entry of `klp_patch.states`.
+#[derive(Clone, Copy)]
+pub(crate) struct StateSpec {
+    pub(crate) raw: RawState,
+    pub(crate) id: usize,
+    pub(crate) version: u32,
+}
+
+/// The module's `struct klp_state`, to be handed back to it.
+#[derive(Clone, Copy)]
+pub(crate) struct RawState(pub(crate) *mut bindings::klp_state);
+
+// SAFETY: Never dereferenced by the core after parsing.
+unsafe impl Send for RawState {}
+// SAFETY: As above.
+unsafe impl Sync for RawState {}
+
+/// The module's `struct klp_patch`: its identity, and the place of `enabled`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RawPatch(NonNull<bindings::klp_patch>);
+
+// SAFETY: Accessed only by `set_enabled()`.
+unsafe impl Send for RawPatch {}
+// SAFETY: As above.
+unsafe impl Sync for RawPatch {}
+
+impl RawPatch {
+    /// A number that no other patch has, as long as this one exists.
+    pub(crate) fn id(self) -> usize {
+        self.0.as_ptr().addr()
+    }
+
+    /// Writes back whether the patch is enabled, for the module to read.
+    ///
+    /// # Safety
+    ///
+    /// The livepatch module must not have been let go yet.
+    pub(crate) unsafe fn set_enabled(self, enabled: bool) {
+        // SAFETY: The descriptor lives as long as its module.
+        unsafe { (&raw mut (*self.0.as_ptr()).enabled).write_volatile(enabled) };
+    }
+}
+
+/// The module's `struct klp_object`, which its callbacks get.
+#[derive(Clone, Copy)]
+pub(crate) struct RawObject(*mut bindings::klp_object);
+
+// SAFETY: Accessed only by `set_module()`, otherwise handed to the module.
+unsafe impl Send for RawObject {}
+// SAFETY: As above.
+unsafe impl Sync for RawObject {}
+
+impl RawObject {
+    pub(crate) fn as_ptr(self) -> *mut bindings::klp_object {
+        self.0
+    }
+
+    /// Writes back which module the object is bound to, for callbacks to read.
+    ///
+    /// # Safety
+    ///
+    /// The livepatch module must not have been let go yet.
+    pub(crate) unsafe fn set_module(self, module: *mut bindings::module) {
+        // SAFETY: The descriptor lives as long as its module.
+        unsafe { (&raw mut (*self.0).mod_).write_volatile(module) };
+    }
+}
+
+/// Copies a C string of at most `max` bytes.
+///
+/// # Safety
+///
+/// `ptr` must be valid for reads up to a NUL, or for `max + 1` bytes.
+unsafe fn copy_string(ptr: *const c_char, max: usize) -> Result<Option<CString>> {
+    // SAFETY: By the caller's promise.
+    let len = unsafe { bindings::strnlen(ptr, max.saturating_add(1)) };
+    if len > max {
+        return Ok(None);
+    }
+    // SAFETY: The string ends within the bounds.
+    let string = unsafe { CStr::from_char_ptr(ptr) };
+    Ok(Some(CString::try_from(string)?))
+}
+
+impl Descriptor<'_> {
+    /// Checks `patch` and copies what the core needs of it.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] after a message that says what is wrong, [`ENOMEM`].
+    ///
+    /// # Safety
+    ///
+    /// `patch` must be NULL or valid, in the module that calls `klp_enable_patch()`; its pointers
+    /// must be NULL or valid, and its arrays terminated, as `include/linux/livepatch.h` describes.
+    pub(crate) unsafe fn parse(patch: *mut bindings::klp_patch) -> Result<Self> {
+        let Some(raw) = NonNull::new(patch) else {
+            pr_err!("klp_enable_patch() was called without a livepatch\n");
+            return Err(EINVAL);
+        };
+        // SAFETY: By the caller's promise; nobody else writes to a descriptor that is not enabled.
+        let patch = unsafe { &*patch };
+        if patch.mod_.is_null() {
+            pr_err!("a livepatch does not say which module it is in\n");
+            return Err(EINVAL);
+        }
+        // SAFETY: By the caller's promise, it is the calling module.
+        let module = unsafe { Module::from_raw(patch.mod_) };
+        let name = module.name();
+        if patch.objs.is_null() {
+            pr_err!("livepatch '{}' has no objects\n", name);
+            return Err(EINVAL);
+        }
+        // SAFETY: A module's fields are valid; `klp` is set before its init function runs.
+        if !unsafe { (*module.as_ptr()).klp } {
+            pr_err!("module {} is not marked as a livepatch module\n", name);
+            return Err(EINVAL);
+        }
+
+        let mut objects = KVec::new();
+        let mut obj = patch.objs;
+        // SAFETY: The array ends with an entry that has neither functions nor a name.
+        while unsafe { !(*obj).funcs.is_null() || !(*obj).name.is_null() } {
+            // SAFETY: As above.
+            let spec = unsafe { Self::parse_object(name, obj) }?;
+            objects.push(spec, GFP_KERNEL)?;
+            obj = obj.wrapping_add(1);
+        }
+
+        let mut states = KVec::new();
+        let mut state = patch.states;
+        // SAFETY: The array, if there is one, ends with an entry whose id is 0.
+        while !state.is_null() && unsafe { (*state).id } != 0 {
+            // SAFETY: As above.
+            let (id, version) = unsafe { ((*state).id, (*state).version) };
+            let raw = RawState(state);
+            states.push(StateSpec { raw, id, version }, GFP_KERNEL)?;
+            state = state.wrapping_add(1);
+        }
+
+        Ok(Self {
+            raw: RawPatch(raw),
+            module,
+            replace: patch.replace,
+            objects,
+            states,
+        })
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Self::parse`].
+    unsafe fn parse_object(patch: &CStr, obj: *mut bindings::klp_object) -> Result<ObjectSpec> {
+        // SAFETY: By the caller's promise.
+        let (name, funcs, callbacks) = unsafe { ((*obj).name, (*obj).funcs, (*obj).callbacks) };
+        let name = if name.is_null() {
+            None
+        } else {
+            // SAFETY: By the caller's promise.
+            let Some(name) = unsafe { copy_string(name, MAX_OBJECT_LEN) }? else {
+                pr_err!("livepatch '{}': the name of an object is too long\n", patch);
+                return Err(EINVAL);
+            };
+            Some(name)
+        };
+        let label = name.as_deref().unwrap_or(c"vmlinux");
+        if funcs.is_null() {
+            pr_err!(
+                "livepatch '{}': object '{}' has no functions\n",
+                patch,
+                label
+            );
+            return Err(EINVAL);
+        }
+
+        let mut specs = KVec::new();
+        let mut func = funcs;
+        loop {
+            // SAFETY: The array ends with an entry that has no name, function or position.
+            let (old_name, new_func, sympos) =
+                unsafe { ((*func).old_name, (*func).new_func, (*func).old_sympos) };
+            if old_name.is_null() && new_func.is_null() && sympos == 0 {
+                break;
+            }
+            if old_name.is_null() {
+                pr_err!(
+                    "livepatch '{}': function {} of object '{}' has no old_name\n",
+                    patch,
+                    specs.len(),
+                    label
+                );
+                return Err(EINVAL);
+            }
+            // SAFETY: By the caller's promise.
+            let Some(old_name) = unsafe { copy_string(old_name, MAX_SYMBOL_LEN) }? else {
+                pr_err!(
+                    "livepatch '{}': the name of function {} of object '{}' is too long\n",
+                    patch,
+                    specs.len(),
+                    label
+                );
+                return Err(EINVAL);
+            };
+            if new_func.is_null() {
+                pr_err!(
+                    "livepatch '{}': function '{}' of object '{}' has no new_func\n",
+                    patch,
+                    &*old_name,
+                    label
+                );
+                return Err(EINVAL);
+            }
+            let spec = FuncSpec {
+                name: Arc::new(old_name, GFP_KERNEL)?,
+                sympos,
+                new_func: new_func.addr(),
+            };
+            specs.push(spec, GFP_KERNEL)?;
+            func = func.wrapping_add(1);
+        }
+
+        Ok(ObjectSpec {
+            raw: RawObject(obj),
+            name,
+            callbacks: Callbacks {
+                pre_patch: callbacks.pre_patch,
+                post_patch: callbacks.post_patch,
+                pre_unpatch: callbacks.pre_unpatch,
+                post_unpatch: callbacks.post_unpatch,
+            },
+            funcs: specs,
+        })
+    }
+}

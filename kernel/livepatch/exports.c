@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The part of the livepatch core that Rust cannot express: the symbols that
+ * livepatch modules link against, a per-CPU buffer, a statically initialized
+ * lock, an allocation with the caller's flags, and a warning with a text.
+ */
+
+#include <linux/bug.h>
+#include <linux/export.h>
+#include <linux/livepatch.h>
+#include <linux/percpu.h>
+#include <linux/slab.h>
+#include "hooks.h"
+
+EXPORT_SYMBOL_GPL(klp_enable_patch);
+EXPORT_SYMBOL_GPL(klp_find_section_by_name);
+EXPORT_SYMBOL_GPL(klp_get_state);
+EXPORT_SYMBOL_GPL(klp_get_prev_state);
+EXPORT_SYMBOL_GPL(klp_shadow_get);
+EXPORT_SYMBOL_GPL(klp_shadow_alloc);
+EXPORT_SYMBOL_GPL(klp_shadow_get_or_alloc);
+EXPORT_SYMBOL_GPL(klp_shadow_free);
+EXPORT_SYMBOL_GPL(klp_shadow_free_all);
+
+/* Too large for the stack of __schedule(). */
+static DEFINE_PER_CPU(unsigned long [KLP_MAX_STACK_ENTRIES], klp_stack_entries);
+
+/* The caller has preemption disabled for as long as it uses the buffer. */
+unsigned long *klp_stack_buffer(void)
+{
+	return *this_cpu_ptr(&klp_stack_entries);
+}
+
+/* Protects the shadow variables. */
+DEFINE_SPINLOCK(klp_shadow_lock);
+
+void *klp_shadow_alloc_mem(size_t size, gfp_t gfp)
+{
+	return kzalloc(size, gfp);
+}
+
+void klp_shadow_warn_duplicate(void *obj, unsigned long id)
+{
+	WARN(1, "Duplicate shadow variable <%p, %lx>\n", obj, id);
+}

@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! The live patching core: replaces functions of a running kernel.
+//!
+//! A livepatch module calls `klp_enable_patch()` with a descriptor of the functions that it
+//! changes. From there on:
+//!
+//! - [`descriptor`] checks the descriptor and copies what the core needs of it;
+//! - [`patch`] makes the core's own objects of it, for which [`lookup`] finds the functions
+//!   ([`symbol`] reads the names of klp relocations, which [`reloc`] applies);
+//! - [`control`] puts the patch on the list of enabled ones, or refuses it (with [`state`]), and
+//!   [`sysfs`] shows it;
+//! - [`stack`] puts the functions on their func stacks and makes ftrace call the handler, which is
+//!   a crate of its own, `ftrace_handler.rs`, that shares [`dispatch`] with this one;
+//! - [`transition`] moves the tasks to the new functions, checking their stacks for the old ones
+//!   ([`ranges`]).
+//!
+//! [`modules`] does the same for modules that are loaded later, [`shadow`] is the store of shadow
+//! variables, and [`lock`] is what protects all but the last.
+//!
+//! This file is the border to C: the functions of `include/linux/livepatch.h`, and the operations
+//! that `hooks.c`, which is always in vmlinux, calls.
+
+use kernel::{
+    bindings,
+    error::from_result,
+    ffi::{
+        c_char,
+        c_int,
+        c_uint,
+        c_ulong,
+        c_void, //
+    },
+    module_ref::Module,
+    prelude::*,
+};
+
+mod control;
+mod descriptor;
+mod dispatch;
+mod lock;
+mod lookup;
+mod modules;
+mod patch;
+mod ranges;
+mod reloc;
+mod shadow;
+mod sort;
+mod stack;
+mod state;
+mod symbol;
+mod sysfs;
+mod transition;
+
+use lock::Locked;
+use shadow::Existing;
+
+module! {
+    type: Livepatch,
+    name: "livepatch",
+    authors: ["The livepatch-rs developers"],
+    description: "Kernel live patching core",
+    license: "GPL",
+}
+
+/// The core, for as long as it is loaded.
+struct Livepatch;
+
+impl kernel::Module for Livepatch {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        control::init()?;
+        let started = transition::init_work().and_then(|()| {
+            // SAFETY: The table is constant, and unregistered before the module goes away.
+            kernel::error::to_result(unsafe { bindings::klp_register_core(&OPS) })
+        });
+        if let Err(err) = started {
+            transition::exit_work();
+            control::exit();
+            return Err(err);
+        }
+        Ok(Livepatch)
+    }
+}
+
+impl Drop for Livepatch {
+    fn drop(&mut self) {
+        // Livepatch modules depend on this one, so that there is none any more.
+        //
+        // SAFETY: Registered by `init()`.
+        unsafe { bindings::klp_unregister_core() };
+        transition::exit_work();
+        control::exit();
+    }
+}
+
+/// This module, NULL when built in.
+fn this_module() -> *mut bindings::module {
+    kernel::module::this_module::<Livepatch>().as_ptr()
+}
+
+static OPS: bindings::klp_core_ops = bindings::klp_core_ops {
+    module_coming: Some(module_coming),
+    module_going: Some(module_going),
+    apply_section_relocs: Some(apply_section_relocs),
+    try_switch_current: Some(try_switch_current),
+};
+
+/// # Safety
+///
+/// Called by `hooks.c` under `klp_mutex`, with a valid module.
+unsafe extern "C" fn module_coming(module: *mut bindings::module) -> c_int {
+    // SAFETY: By the contract of the hook.
+    unsafe {
+        Locked::assume(|locked| {
+            from_result(|| modules::coming(locked, Module::from_raw(module)).map(|()| 0))
+        })
+    }
+}
+
+/// # Safety
+///
+/// Called by `hooks.c` under `klp_mutex`, with a valid module.
+unsafe extern "C" fn module_going(module: *mut bindings::module) {
+    // SAFETY: By the contract of the hook.
+    unsafe { Locked::assume(|locked| modules::going(locked, Module::from_raw(module))) }
+}
+
+/// # Safety
+///
+/// Called by `hooks.c` under `klp_mutex`, with what the module loader has of a livepatch module.
+unsafe extern "C" fn apply_section_relocs(
+    module: *mut bindings::module,
+    sections: *mut bindings::Elf64_Shdr,
+    section_names: *const c_char,
+    strings: *const c_char,
+    symbols_index: c_uint,
+    index: c_uint,
+    object: *const c_char,
+) -> c_int {
+    let image = reloc::Image {
+        module,
+        sections,
+        section_names,
+        strings,
+        symbols_index,
+    };
+    let object = if object.is_null() {
+        c"vmlinux"
+    } else {
+        // SAFETY: A name that is given is NUL-terminated.
+        unsafe { CStr::from_char_ptr(object) }
+    };
+    // SAFETY: By the contract of the hook.
+    from_result(|| unsafe { image.write_section(index, object, true) }.map(|()| 0))
+}
+
+/// Called by `hooks.c` with preemption disabled.
+unsafe extern "C" fn try_switch_current() {
+    transition::try_switch_current();
+}
+
+/// Enables the livepatch `patch` of the calling module. Returns 0 or an error.
+///
+/// # Safety
+///
+/// As for [`descriptor::Descriptor::parse`]. Called from the module's init function.
+#[export]
+pub unsafe extern "C" fn klp_enable_patch(patch: *mut bindings::klp_patch) -> c_int {
+    // SAFETY: By the caller's promise.
+    from_result(|| unsafe { control::enable_patch(patch) }.map(|()| 0))
+}
+
+/// Returns the address of section `name` of a livepatch module, and its size in `*size`; NULL and
+/// 0 if there is none, or the module is not a livepatch.
+///
+/// # Safety
+///
+/// `module` and `size` must be valid, `name` NUL-terminated.
+#[export]
+pub unsafe extern "C" fn klp_find_section_by_name(
+    module: *const bindings::module,
+    name: *const c_char,
+    size: *mut usize,
+) -> *mut c_void {
+    // SAFETY: By the caller's promise.
+    let (module, name) = unsafe {
+        (
+            Module::from_raw(module.cast_mut()),
+            CStr::from_char_ptr(name),
+        )
+    };
+    let (addr, len) = reloc::find_section(module, name).unwrap_or((0, 0));
+    // SAFETY: By the caller's promise.
+    unsafe { size.write(len) };
+    addr as *mut c_void
+}
+
+/// Returns the state `id` of `patch`, or NULL.
+///
+/// # Safety
+///
+/// `patch` must be valid. Called by the livepatch itself.
+#[export]
+pub unsafe extern "C" fn klp_get_state(
+    patch: *mut bindings::klp_patch,
+    id: c_ulong,
+) -> *mut bindings::klp_state {
+    // SAFETY: By the caller's promise.
+    let mut state = unsafe { (*patch).states };
+    if state.is_null() {
+        return state;
+    }
+    // SAFETY: The array ends with an entry whose id is 0.
+    while unsafe { (*state).id } != 0 {
+        // SAFETY: As above.
+        if unsafe { (*state).id } == id {
+            return state;
+        }
+        state = state.wrapping_add(1);
+    }
+    ::core::ptr::null_mut()
+}
+
+/// Returns the state `id` of the newest livepatch that was enabled before the one in transition,
+/// or NULL.
+///
+/// # Safety
+///
+/// Called from callbacks of a livepatch only: under `klp_mutex`, and while the core only reads.
+#[export]
+pub unsafe extern "C" fn klp_get_prev_state(id: c_ulong) -> *mut bindings::klp_state {
+    // SAFETY: By the caller's promise.
+    let state = unsafe { Locked::assume(|locked| state::previous(locked, id)) };
+    state.map_or(::core::ptr::null_mut(), |state| state.0)
+}
+
+/// Returns the data of the shadow variable `<obj, id>`, or NULL.
+///
+/// # Safety
+///
+/// None, but that the caller keeps the variable from being freed.
+#[export]
+pub unsafe extern "C" fn klp_shadow_get(obj: *mut c_void, id: c_ulong) -> *mut c_void {
+    shadow::get(obj, id)
+}
+
+/// Adds the shadow variable `<obj, id>` of `size` zeroed bytes, initialised by `ctor` if given.
+/// Returns its data; NULL, after a warning, if there is one already, and on an error.
+///
+/// # Safety
+///
+/// `ctor` must be callable with interrupts off.
+#[export]
+pub unsafe extern "C" fn klp_shadow_alloc(
+    obj: *mut c_void,
+    id: c_ulong,
+    size: usize,
+    gfp_flags: bindings::gfp_t,
+    ctor: bindings::klp_shadow_ctor_t,
+    ctor_data: *mut c_void,
+) -> *mut c_void {
+    // SAFETY: By the caller's promise.
+    unsafe { shadow::get_or_alloc(obj, id, size, gfp_flags, ctor, ctor_data, Existing::Warn) }
+}
+
+/// Returns the data of the shadow variable `<obj, id>`, which is added as `klp_shadow_alloc()` does
+/// if there is none; NULL on an error.
+///
+/// # Safety
+///
+/// `ctor` must be callable with interrupts off.
+#[export]
+pub unsafe extern "C" fn klp_shadow_get_or_alloc(
+    obj: *mut c_void,
+    id: c_ulong,
+    size: usize,
+    gfp_flags: bindings::gfp_t,
+    ctor: bindings::klp_shadow_ctor_t,
+    ctor_data: *mut c_void,
+) -> *mut c_void {
+    // SAFETY: By the caller's promise.
+    unsafe { shadow::get_or_alloc(obj, id, size, gfp_flags, ctor, ctor_data, Existing::Return) }
+}
+
+/// Frees the shadow variable `<obj, id>`, if there is one.
+///
+/// # Safety
+///
+/// `dtor` must be callable with interrupts off.
+#[export]
+pub unsafe extern "C" fn klp_shadow_free(
+    obj: *mut c_void,
+    id: c_ulong,
+    dtor: bindings::klp_shadow_dtor_t,
+) {
+    // SAFETY: By the caller's promise.
+    unsafe { shadow::free(obj, id, dtor) }
+}
+
+/// Frees all shadow variables with `id`.
+///
+/// # Safety
+///
+/// `dtor` must be callable with interrupts off.
+#[export]
+pub unsafe extern "C" fn klp_shadow_free_all(id: c_ulong, dtor: bindings::klp_shadow_dtor_t) {
+    // SAFETY: By the caller's promise.
+    unsafe { shadow::free_all(id, dtor) }
+}

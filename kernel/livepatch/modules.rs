@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! Modules that come and go while livepatches that change them are enabled.
+//!
+//! The hooks in vmlinux keep `klp_alive` of each module: it is set, under the mutex, before
+//! [`coming`] and cleared before [`going`], so that exactly one of these and of
+//! [`crate::control::enable_patch`] patches a module. Answers to `klp_module_coming()` and
+//! `klp_module_going()` of `core.c`.
+
+use crate::{
+    control::patches,
+    lock::Locked,
+    patch::{
+        Object,
+        Patch, //
+    },
+    stack,
+    transition, //
+};
+use kernel::{
+    module_ref::Module,
+    prelude::*,
+    sync::Arc, //
+};
+
+/// Returns the object by which `patch` changes `module`.
+fn object_of<'a>(locked: &'a Locked, patch: &'a Patch, module: &Module) -> Option<&'a Object> {
+    patch
+        .objects
+        .borrow(locked)
+        .iter()
+        .find(|object| object.module_name() == Some(module.name()))
+}
+
+/// Applies all enabled livepatches to a module that is being loaded.
+///
+/// # Errors
+///
+/// Those of [`stack::patch_object`] and of `pre_patch` callbacks, after a message. The module must
+/// not be loaded then; nothing of the livepatches is left in it.
+pub(crate) fn coming(locked: &Locked, module: &Module) -> Result {
+    for (index, patch) in patches(locked).iter().enumerate() {
+        let Some(object) = object_of(locked, patch, module) else {
+            continue;
+        };
+        if let Err(err) = apply(locked, patch, object, module) {
+            pr_warn!(
+                "patch '{}' failed for module '{}', refusing to load module '{}'\n",
+                &*patch.name,
+                module.name(),
+                module.name()
+            );
+            let earlier = patches(locked).get(..index).unwrap_or_default();
+            revert(locked, earlier, module);
+            return Err(err);
+        }
+    }
+    Ok(())
+}
+
+/// Applies `patch` to a module, or leaves both as they were.
+fn apply(locked: &Locked, patch: &Patch, object: &Object, module: &Module) -> Result {
+    object.bind(locked, module.as_ptr());
+    let result = apply_bound(locked, patch, object, module);
+    if result.is_err() {
+        // Also the relocations: the module may be loaded again, elsewhere.
+        patch.clear_relocations(locked, object);
+        object.unbind(locked);
+    }
+    result
+}
+
+fn apply_bound(locked: &Locked, patch: &Patch, object: &Object, module: &Module) -> Result {
+    patch
+        .relocate_object(locked, object)
+        .and_then(|()| object.resolve(locked))
+        .inspect_err(|err| {
+            pr_warn!(
+                "failed to initialize patch '{}' for module '{}' ({})\n",
+                &*patch.name,
+                module.name(),
+                err.to_errno()
+            );
+        })?;
+
+    pr_notice!(
+        "applying patch '{}' to loading module '{}'\n",
+        &*patch.name,
+        module.name()
+    );
+
+    object.pre_patch(locked).inspect_err(|_| {
+        pr_warn!(
+            "pre-patch callback failed for object '{}'\n",
+            object.label()
+        );
+    })?;
+
+    let in_transition = transition::is_current(locked, patch);
+    let patched = stack::patch_object(locked, object).and_then(|()| {
+        if in_transition {
+            // Tasks that are switched from here on must not be in the module's functions.
+            transition::update(locked).inspect_err(|_| {
+                stack::unpatch_object(locked, object, false);
+            })?;
+        }
+        Ok(())
+    });
+    patched.inspect_err(|err| {
+        pr_warn!(
+            "failed to apply patch '{}' to module '{}' ({})\n",
+            &*patch.name,
+            module.name(),
+            err.to_errno()
+        );
+        object.post_unpatch(locked);
+    })?;
+
+    if !in_transition {
+        object.post_patch(locked);
+    }
+    Ok(())
+}
+
+/// Reverts all livepatches of a module that goes away.
+pub(crate) fn going(locked: &Locked, module: &Module) {
+    revert(locked, patches(locked), module);
+}
+
+fn revert(locked: &Locked, patches: &[Arc<Patch>], module: &Module) {
+    for patch in patches {
+        let Some(object) = object_of(locked, patch, module) else {
+            continue;
+        };
+        if !object.is_loaded(locked) {
+            continue;
+        }
+        let in_transition = transition::is_current(locked, patch);
+        if !in_transition {
+            object.pre_unpatch(locked);
+        }
+        pr_notice!(
+            "reverting patch '{}' on unloading module '{}'\n",
+            &*patch.name,
+            module.name()
+        );
+        stack::unpatch_object(locked, object, false);
+        if in_transition && transition::update(locked).is_err() {
+            // Tasks are then also checked for what is no longer there, which only delays them.
+            pr_warn!("no memory to forget the functions of '{}'\n", module.name());
+        }
+        object.post_unpatch(locked);
+        patch.clear_relocations(locked, object);
+        object.unbind(locked);
+    }
+}

@@ -1,0 +1,485 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! A livepatch, its objects and its functions.
+//!
+//! Answers to `struct klp_patch`, `klp_object` and `klp_func`, and to the code of `core.c` that
+//! sets them up: `klp_init_patch()` and what it calls, and `klp_add_nops()`.
+
+use crate::{
+    descriptor::{
+        Callbacks,
+        Descriptor,
+        FuncSpec,
+        Name,
+        ObjectSpec,
+        RawObject,
+        RawPatch,
+        StateSpec, //
+    },
+    lock::{
+        Cell,
+        Locked,
+        Shared, //
+    },
+    lookup::{
+        self,
+        Extent, //
+    },
+    reloc,
+    stack::Version,
+    sysfs::{
+        FuncDir,
+        ObjectDir,
+        PatchDir, //
+    },
+};
+use kernel::{
+    bindings,
+    impl_has_work,
+    kobject::{
+        Dir,
+        Parent, //
+    },
+    module_ref::{
+        Module,
+        Ref, //
+    },
+    new_work,
+    prelude::*,
+    str::{
+        CStr,
+        CString, //
+    },
+    sync::{
+        atomic::ordering::Relaxed,
+        rcu,
+        Arc, //
+    },
+    workqueue::Work, //
+};
+
+/// A function that a livepatch changes.
+pub(crate) struct Func {
+    pub(crate) name: Name,
+    /// Which of several symbols of this name, from 1; 0 if there must be only one.
+    pub(crate) sympos: usize,
+    /// Added by an atomic replace, to run the original function.
+    pub(crate) nop: bool,
+    /// The original function, while its object is loaded.
+    pub(crate) old: Cell<Option<Extent>>,
+    /// The ftrace location of the original function, once it was patched.
+    pub(crate) ip: Cell<usize>,
+    new_func: usize,
+    /// This func on its func stack.
+    pub(crate) version: Arc<Version>,
+    dir: Option<Dir<FuncDir>>,
+}
+
+impl Func {
+    fn new(name: Name, sympos: usize, new_func: usize) -> Result<Self> {
+        Ok(Self {
+            name,
+            sympos,
+            nop: new_func == 0,
+            old: Cell::new(None),
+            ip: Cell::new(0),
+            new_func,
+            version: Version::new(new_func)?,
+            dir: None,
+        })
+    }
+
+    /// Whether both mean the same function of their object: position 0 is position 1.
+    fn is_same(&self, other: &Func) -> bool {
+        *self.name.to_bytes() == *other.name.to_bytes() && self.sympos.max(1) == other.sympos.max(1)
+    }
+
+    /// Finds the old and the new function. The object must be loaded.
+    fn resolve(&self, locked: &Locked, object: Option<&CStr>) -> Result {
+        let addr = lookup::find_symbol(object, &self.name, self.sympos)?;
+        let old = lookup::extent(addr).inspect_err(|_| {
+            pr_err!("kallsyms size lookup failed for '{}'\n", &**self.name);
+        })?;
+        let new = if self.nop {
+            old
+        } else {
+            lookup::extent(self.new_func).inspect_err(|_| {
+                pr_err!(
+                    "kallsyms size lookup failed for '{}' replacement\n",
+                    &**self.name
+                );
+            })?
+        };
+        self.old.set(locked, Some(old));
+        self.version.set_code(locked, Some(new));
+        Ok(())
+    }
+}
+
+/// A part of the kernel that a livepatch changes: vmlinux or a module.
+pub(crate) struct Object {
+    /// The module's descriptor; [`None`] when an atomic replace added the object.
+    raw: Option<RawObject>,
+    name: Option<CString>,
+    callbacks: Callbacks,
+    /// Whether `pre_patch` succeeded, so that `post_unpatch` is due.
+    post_unpatch_due: Cell<bool>,
+    /// The loaded module, NULL for none and for vmlinux.
+    module: Cell<ModulePtr>,
+    pub(crate) patched: Cell<bool>,
+    pub(crate) funcs: KVec<Func>,
+    dir: Option<Dir<ObjectDir>>,
+}
+
+/// A module that is bound to an object: it is alive, as its going would undo the binding first.
+#[derive(Clone, Copy)]
+struct ModulePtr(*mut bindings::module);
+
+// SAFETY: Only compared, and handed to callbacks.
+unsafe impl Send for ModulePtr {}
+
+impl Object {
+    fn new(spec: ObjectSpec) -> Result<Self> {
+        let mut funcs = KVec::with_capacity(spec.funcs.len(), GFP_KERNEL)?;
+        for FuncSpec {
+            name,
+            sympos,
+            new_func,
+        } in spec.funcs
+        {
+            funcs.push(Func::new(name, sympos, new_func)?, GFP_KERNEL)?;
+        }
+        Ok(Self {
+            raw: Some(spec.raw),
+            callbacks: spec.callbacks,
+            ..Self::empty(spec.name, funcs)
+        })
+    }
+
+    fn empty(name: Option<CString>, funcs: KVec<Func>) -> Self {
+        Self {
+            raw: None,
+            name,
+            callbacks: Callbacks::default(),
+            post_unpatch_due: Cell::new(false),
+            module: Cell::new(ModulePtr(core::ptr::null_mut())),
+            patched: Cell::new(false),
+            funcs,
+            dir: None,
+        }
+    }
+
+    /// The module's name, [`None`] for vmlinux.
+    pub(crate) fn module_name(&self) -> Option<&CStr> {
+        self.name.as_deref()
+    }
+
+    /// What messages and sysfs call the object.
+    pub(crate) fn label(&self) -> &CStr {
+        self.module_name().unwrap_or(c"vmlinux")
+    }
+
+    /// Whether an atomic replace added the object.
+    pub(crate) fn is_dynamic(&self) -> bool {
+        self.raw.is_none()
+    }
+
+    fn is_same(&self, other: &Object) -> bool {
+        self.module_name() == other.module_name()
+    }
+
+    /// Whether the functions of the object can be called at this time.
+    pub(crate) fn is_loaded(&self, locked: &Locked) -> bool {
+        self.name.is_none() || !self.module.get(locked).0.is_null()
+    }
+
+    /// Binds the object to its module, or to none.
+    pub(crate) fn bind(&self, locked: &Locked, module: *mut bindings::module) {
+        self.module.set(locked, ModulePtr(module));
+        if let Some(raw) = self.raw {
+            // SAFETY: The livepatch is on the list of patches, or about to be: its module is held.
+            unsafe { raw.set_module(module) };
+        }
+    }
+
+    /// Binds the object to its module if that is loaded and has been announced to us.
+    ///
+    /// A module in state GOING still counts until `klp_module_going()`: its functions run until
+    /// its exit function returns.
+    fn find_module(&self, locked: &Locked) {
+        let Some(name) = self.module_name() else {
+            return;
+        };
+        let guard = rcu::read_lock();
+        let module = Module::find(name, &guard)
+            .map(Module::as_ptr)
+            // SAFETY: The module is valid under RCU; `klp_alive` is protected by the mutex.
+            .filter(|&module| unsafe { (*module).klp_alive })
+            .unwrap_or(core::ptr::null_mut());
+        // Once `klp_alive` was seen under the mutex, the module stays until klp_module_going().
+        self.bind(locked, module);
+    }
+
+    /// Finds all functions of a loaded object. Changes nothing outside of the patch.
+    pub(crate) fn resolve(&self, locked: &Locked) -> Result {
+        self.funcs
+            .iter()
+            .try_for_each(|func| func.resolve(locked, self.module_name()))
+    }
+
+    /// Forgets what belonged to a module that goes away.
+    pub(crate) fn unbind(&self, locked: &Locked) {
+        self.bind(locked, core::ptr::null_mut());
+        for func in &self.funcs {
+            func.old.set(locked, None);
+            func.version.set_code(locked, None);
+        }
+    }
+
+    /// Records whether the functions are patched, for sysfs too.
+    pub(crate) fn set_patched(&self, locked: &Locked, patched: bool) {
+        self.patched.set(locked, patched);
+        if let Some(dir) = &self.dir {
+            dir.patched.store(patched, Relaxed);
+        }
+    }
+
+    /// Calls `pre_patch`. An error means that nothing further may be called for the object.
+    pub(crate) fn pre_patch(&self, locked: &Locked) -> Result {
+        let mut result = Ok(());
+        if let (Some(callback), Some(raw)) = (self.callbacks.pre_patch, self.raw) {
+            // SAFETY: The livepatch module is held; callbacks get their own descriptor.
+            result = kernel::error::to_result(unsafe { callback(raw.as_ptr()) });
+        }
+        self.post_unpatch_due.set(locked, result.is_ok());
+        result
+    }
+
+    /// Calls `post_patch`.
+    pub(crate) fn post_patch(&self, _locked: &Locked) {
+        if let (Some(callback), Some(raw)) = (self.callbacks.post_patch, self.raw) {
+            // SAFETY: As in `pre_patch()`.
+            unsafe { callback(raw.as_ptr()) };
+        }
+    }
+
+    /// Calls `pre_unpatch`.
+    pub(crate) fn pre_unpatch(&self, _locked: &Locked) {
+        if let (Some(callback), Some(raw)) = (self.callbacks.pre_unpatch, self.raw) {
+            // SAFETY: As in `pre_patch()`.
+            unsafe { callback(raw.as_ptr()) };
+        }
+    }
+
+    /// Calls `post_unpatch` if `pre_patch` had succeeded.
+    pub(crate) fn post_unpatch(&self, locked: &Locked) {
+        let due = self.post_unpatch_due.get(locked);
+        self.post_unpatch_due.set(locked, false);
+        if let (true, Some(callback), Some(raw)) = (due, self.callbacks.post_unpatch, self.raw) {
+            // SAFETY: As in `pre_patch()`.
+            unsafe { callback(raw.as_ptr()) };
+        }
+    }
+
+    fn add_dirs(&mut self, patch: &dyn Parent) -> Result {
+        let dir = Dir::new(patch, self.label(), ObjectDir::new())?;
+        for func in &mut self.funcs {
+            let name = CString::try_from_fmt(fmt!("{},{}", &**func.name, func.sympos.max(1)))?;
+            func.dir = Some(Dir::new(&dir, &name, FuncDir)?);
+        }
+        self.dir = Some(dir);
+        Ok(())
+    }
+}
+
+/// A livepatch.
+#[pin_data]
+pub(crate) struct Patch {
+    pub(crate) raw: RawPatch,
+    pub(crate) name: CString,
+    pub(crate) replace: bool,
+    pub(crate) states: KVec<StateSpec>,
+    /// The objects of the descriptor, then those that an atomic replace added.
+    pub(crate) objects: Shared<KVec<Object>>,
+    enabled: Cell<bool>,
+    /// Some task may run the code of this patch for ever: its module is never let go.
+    forced: Cell<bool>,
+    dir: Shared<Option<Dir<PatchDir>>>,
+    module: Shared<Option<Ref>>,
+    #[pin]
+    work: Work<Patch>,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Patch { self.work }
+}
+
+impl Patch {
+    /// Makes a patch, with nops for what the patches in `replaced` change and it does not, and
+    /// with all functions of loaded objects found. Nothing outside has changed on an error.
+    pub(crate) fn new(
+        locked: &Locked,
+        desc: Descriptor<'_>,
+        replaced: &[Arc<Patch>],
+    ) -> Result<Arc<Self>> {
+        let module = desc.module.try_get().ok_or(ENODEV)?;
+        let mut objects = KVec::with_capacity(desc.objects.len(), GFP_KERNEL)?;
+        for spec in desc.objects {
+            objects.push(Object::new(spec)?, GFP_KERNEL)?;
+        }
+        for old in replaced {
+            for old_object in old.objects.borrow(locked) {
+                add_nops(&mut objects, old_object)?;
+            }
+        }
+        for object in &objects {
+            object.find_module(locked);
+            if object.is_loaded(locked) {
+                object.resolve(locked)?;
+            }
+        }
+
+        let name = CString::try_from(desc.module.name())?;
+        Arc::pin_init(
+            try_pin_init!(Self {
+                raw: desc.raw,
+                name,
+                replace: desc.replace,
+                states: desc.states,
+                objects: Shared::new(objects),
+                enabled: Cell::new(false),
+                forced: Cell::new(false),
+                dir: Shared::new(None),
+                module: Shared::new(Some(module)),
+                work <- new_work!("livepatch::free"),
+            }? Error),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Creates the directories of the patch, its objects and its functions.
+    ///
+    /// On an error what was created is left to [`Self::free_start`] and [`Self::free_finish`]: the
+    /// files of the patch take the mutex, so that the directory cannot be removed under it.
+    pub(crate) fn add_dirs(&self, locked: &mut Locked, root: &dyn Parent) -> Result {
+        let dir = Dir::new(root, &self.name, PatchDir::new(self.raw.id(), self.replace))?;
+        let added = self
+            .objects
+            .borrow_mut(locked)
+            .iter_mut()
+            .try_for_each(|object| object.add_dirs(&dir));
+        *self.dir.borrow_mut(locked) = Some(dir);
+        added
+    }
+
+    /// Whether the patch is enabled; the transition may be incomplete.
+    pub(crate) fn is_enabled(&self, locked: &Locked) -> bool {
+        self.enabled.get(locked)
+    }
+
+    /// Records whether the patch is enabled, for sysfs and the module too.
+    pub(crate) fn set_enabled(&self, locked: &Locked, enabled: bool) {
+        self.enabled.set(locked, enabled);
+        if let Some(dir) = self.dir.borrow(locked) {
+            dir.enabled.store(enabled, Relaxed);
+        }
+        if self.module.borrow(locked).is_some() {
+            // SAFETY: The module is held.
+            unsafe { self.raw.set_enabled(enabled) };
+        }
+    }
+
+    /// Keeps the module for ever.
+    pub(crate) fn set_forced(&self, locked: &Locked) {
+        self.forced.set(locked, true);
+    }
+
+    /// Applies the relocations that refer to the modules that are loaded.
+    pub(crate) fn relocate(&self, locked: &Locked) -> Result {
+        for object in self.objects.borrow(locked) {
+            if object.module_name().is_some() && object.is_loaded(locked) {
+                self.relocate_object(locked, object)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies the relocations that refer to the module of `object`.
+    pub(crate) fn relocate_object(&self, locked: &Locked, object: &Object) -> Result {
+        let (Some(module), Some(name)) = (self.module.borrow(locked), object.module_name()) else {
+            return Ok(());
+        };
+        reloc::apply_object(module, name)
+    }
+
+    /// Undoes [`Self::relocate_object`].
+    pub(crate) fn clear_relocations(&self, locked: &Locked, object: &Object) {
+        if let (Some(module), Some(name)) = (self.module.borrow(locked), object.module_name()) {
+            reloc::clear_object(module, name);
+        }
+    }
+
+    /// Removes the nops of an atomic replace, and the objects that only held nops. No handler may
+    /// be able to see them any more.
+    pub(crate) fn drop_nops(&self, locked: &mut Locked) {
+        let objects = self.objects.borrow_mut(locked);
+        for object in objects.iter_mut() {
+            object.funcs.retain(|func| !func.nop);
+        }
+        objects.retain(|object| !object.is_dynamic());
+    }
+
+    /// First half of the end of a patch, under the mutex: removes the directories of objects and
+    /// functions.
+    pub(crate) fn free_start(&self, locked: &mut Locked) {
+        drop(core::mem::take(self.objects.borrow_mut(locked)));
+    }
+
+    /// Second half, without the mutex: waits until the patch is gone from sysfs, whose files take
+    /// the mutex, and lets the module go.
+    pub(crate) fn free_finish(&self) {
+        let (dir, module, forced) = {
+            let mut locked = crate::lock::lock();
+            (
+                self.dir.borrow_mut(&mut locked).take(),
+                self.module.borrow_mut(&mut locked).take(),
+                self.forced.get(&locked),
+            )
+        };
+        if let Some(dir) = dir {
+            dir.remove_and_wait();
+        }
+        if forced {
+            core::mem::forget(module);
+        }
+    }
+}
+
+/// Adds a nop for each function of `old_object` that `objects` do not change.
+fn add_nops(objects: &mut KVec<Object>, old_object: &Object) -> Result {
+    if !objects.iter().any(|object| object.is_same(old_object)) {
+        let name = old_object
+            .module_name()
+            .map(CString::try_from)
+            .transpose()?;
+        objects.push(Object::empty(name, KVec::new()), GFP_KERNEL)?;
+    }
+    let Some(object) = objects.iter_mut().find(|object| object.is_same(old_object)) else {
+        return Ok(());
+    };
+    for old in &old_object.funcs {
+        if !object.funcs.iter().any(|func| func.is_same(old)) {
+            let nop = Func::new(old.name.clone(), old.sympos, 0)?;
+            object.funcs.push(nop, GFP_KERNEL)?;
+        }
+    }
+    Ok(())
+}
+
+impl kernel::workqueue::WorkItem for Patch {
+    type Pointer = Arc<Patch>;
+
+    fn run(this: Arc<Patch>) {
+        this.free_finish();
+    }
+}

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! klp relocations: references from a livepatch module to symbols that are not exported, or that
+//! are in modules which are not loaded yet.
+//!
+//! Sections `.klp.rela.vmlinux.*` are applied while the livepatch module is loaded, at the request
+//! of the module loader; sections `.klp.rela.<module>.*` when that module is there. Their symbols
+//! are in section `SHN_LIVEPATCH`, and named as [`crate::symbol`] says.
+//!
+//! Answers to `klp_write_section_relocs()`, `klp_resolve_symbols()` and
+//! `klp_find_section_by_name()` of `core.c`.
+
+use crate::{
+    lookup,
+    symbol, //
+};
+use core::ffi::CStr;
+use kernel::{
+    bindings,
+    error::to_result,
+    ffi::c_uint,
+    module_ref::Module,
+    prelude::*,
+    str::{
+        BStr,
+        CString, //
+    }, //
+};
+
+/// The ELF parts of a livepatch module that relocating needs.
+#[derive(Clone, Copy)]
+pub(crate) struct Image {
+    pub(crate) module: *mut bindings::module,
+    pub(crate) sections: *mut bindings::Elf64_Shdr,
+    pub(crate) section_names: *const c_char,
+    pub(crate) strings: *const c_char,
+    pub(crate) symbols_index: c_uint,
+}
+
+impl Image {
+    /// Returns what the module loader kept of a livepatch module, and how many sections it has.
+    fn of(module: &Module) -> Option<(Self, c_uint)> {
+        let ptr = module.as_ptr();
+        // SAFETY: The module is valid, and keeps its `klp_info` until it is freed.
+        unsafe {
+            let info = (*ptr).klp_info.as_ref()?;
+            let image = Self {
+                module: ptr,
+                sections: info.sechdrs,
+                section_names: info.secstrings,
+                strings: (*ptr).core_kallsyms.strtab,
+                symbols_index: info.symndx,
+            };
+            Some((image, c_uint::from(info.hdr.e_shnum)))
+        }
+    }
+
+    /// # Safety
+    ///
+    /// The image must be valid, and `index` one of its sections.
+    unsafe fn section<'a>(self, index: c_uint) -> &'a mut bindings::Elf64_Shdr {
+        // SAFETY: By the caller's promise.
+        unsafe { &mut *self.sections.wrapping_add(index as usize) }
+    }
+
+    /// # Safety
+    ///
+    /// The image must be valid, and `section` one of its sections.
+    unsafe fn section_name<'a>(self, section: &bindings::Elf64_Shdr) -> &'a CStr {
+        // SAFETY: The module loader has checked that names are inside the string table.
+        unsafe { CStr::from_char_ptr(self.section_names.wrapping_add(section.sh_name as usize)) }
+    }
+
+    /// Applies the relocations of section `index` if it belongs to `object`, or clears them.
+    ///
+    /// # Errors
+    ///
+    /// After a message: [`EINVAL`] when a name is malformed or a symbol is not found; what
+    /// `apply_relocate_add()` returns.
+    ///
+    /// # Safety
+    ///
+    /// The image must be valid, and `index` one of its klp relocation sections.
+    pub(crate) unsafe fn write_section(self, index: c_uint, object: &CStr, apply: bool) -> Result {
+        // SAFETY: By the caller's promise.
+        let section = unsafe { self.section(index) };
+        // SAFETY: As above.
+        let name = unsafe { self.section_name(section) };
+        let Some(owner) = symbol::parse_section(name.to_bytes()) else {
+            pr_err!("section {} has an incorrectly formatted name\n", name);
+            return Err(EINVAL);
+        };
+        if owner != object.to_bytes() {
+            return Ok(());
+        }
+
+        if !apply {
+            // SAFETY: The image is valid, and the section was applied before.
+            unsafe {
+                bindings::clear_relocate_add(
+                    self.sections,
+                    self.strings,
+                    self.symbols_index,
+                    index,
+                    self.module,
+                )
+            };
+            return Ok(());
+        }
+
+        // SAFETY: By the caller's promise.
+        unsafe { self.resolve_symbols(section, object) }?;
+        // SAFETY: The image is valid, and the symbols of the section have their values.
+        to_result(unsafe {
+            bindings::apply_relocate_add(
+                self.sections,
+                self.strings,
+                self.symbols_index,
+                index,
+                self.module,
+            )
+        })
+    }
+
+    /// Gives all symbols that a relocation section refers to their addresses.
+    ///
+    /// # Safety
+    ///
+    /// The image must be valid, and `section` one of its relocation sections.
+    unsafe fn resolve_symbols(self, section: &bindings::Elf64_Shdr, object: &CStr) -> Result {
+        // SAFETY: By the caller's promise.
+        let symbols = unsafe { self.section(self.symbols_index) };
+        let table = symbols.sh_addr as *mut bindings::Elf64_Sym;
+        let table_len = symbols.sh_size as usize / size_of::<bindings::Elf64_Sym>();
+        let relas = section.sh_addr as *const bindings::Elf64_Rela;
+        let count = section.sh_size as usize / size_of::<bindings::Elf64_Rela>();
+
+        for i in 0..count {
+            // SAFETY: The section has `count` entries.
+            let symbol_index = unsafe { (*relas.wrapping_add(i)).r_info } >> 32;
+            // CAST: The upper half of 64 bits.
+            let symbol_index = symbol_index as usize;
+            if symbol_index >= table_len {
+                pr_err!("rela sec idx {} has no symbol {}\n", i, symbol_index);
+                return Err(EINVAL);
+            }
+            // SAFETY: The index is inside the table, which is ours to change under the mutex.
+            let entry = unsafe { &mut *table.wrapping_add(symbol_index) };
+            // SAFETY: The module loader keeps names of livepatch symbols inside the table.
+            let name =
+                unsafe { CStr::from_char_ptr(self.strings.wrapping_add(entry.st_name as usize)) };
+            if u32::from(entry.st_shndx) != bindings::SHN_LIVEPATCH {
+                pr_err!(
+                    "symbol {} at rela sec {} idx {} is not marked as a livepatch symbol\n",
+                    name,
+                    self.symbols_index,
+                    i
+                );
+                return Err(EINVAL);
+            }
+            entry.st_value = resolve(name, object)? as u64;
+        }
+        Ok(())
+    }
+}
+
+/// Returns the address of the klp symbol `name`, referred to on behalf of `object`.
+fn resolve(name: &CStr, object: &CStr) -> Result<usize> {
+    let Some(parsed) = symbol::parse_symbol(name.to_bytes()) else {
+        pr_err!("symbol {} has an incorrectly formatted name\n", name);
+        return Err(EINVAL);
+    };
+    let in_vmlinux = parsed.object == b"vmlinux";
+    // Such references could be applied only after other code of the module has used them.
+    // Exported symbols need none.
+    if in_vmlinux && object != c"vmlinux" {
+        pr_err!(
+            "invalid access to vmlinux symbol '{}' from module-specific livepatch relocation section\n",
+            BStr::from_bytes(parsed.name)
+        );
+        return Err(EINVAL);
+    }
+    let symbol = CString::try_from_fmt(fmt!("{}", BStr::from_bytes(parsed.name)))?;
+    let module = CString::try_from_fmt(fmt!("{}", BStr::from_bytes(parsed.object)))?;
+    let module = (!in_vmlinux).then_some(&*module);
+    lookup::find_symbol(module, &symbol, parsed.position)
+}
+
+/// Applies all relocations of livepatch module `module` that refer to module `object`. On an error
+/// those that were applied are cleared again.
+pub(crate) fn apply_object(module: &Module, object: &CStr) -> Result {
+    write_object(module, object, true).inspect_err(|_| clear_object(module, object))
+}
+
+/// Clears all relocations of livepatch module `module` that refer to module `object`.
+pub(crate) fn clear_object(module: &Module, object: &CStr) {
+    // Clearing fails for malformed names only, which applying has refused.
+    let _ = write_object(module, object, false);
+}
+
+fn write_object(module: &Module, object: &CStr, apply: bool) -> Result {
+    let Some((image, count)) = Image::of(module) else {
+        return Ok(());
+    };
+    for index in 1..count {
+        // SAFETY: The image is that of a live module.
+        let flags = unsafe { image.section(index) }.sh_flags;
+        if flags & u64::from(bindings::SHF_RELA_LIVEPATCH) != 0 {
+            // SAFETY: As above; the section is a klp relocation section.
+            unsafe { image.write_section(index, object, apply) }?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns address and size of the section `name` of a livepatch module.
+pub(crate) fn find_section(module: &Module, name: &CStr) -> Option<(usize, usize)> {
+    let (image, count) = Image::of(module)?;
+    (1..count).find_map(|index| {
+        // SAFETY: The image is that of a live module.
+        let section = unsafe { image.section(index) };
+        // SAFETY: As above.
+        let found = unsafe { image.section_name(section) } == name;
+        found.then_some((section.sh_addr as usize, section.sh_size as usize))
+    })
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! `/sys/kernel/livepatch`.
+//!
+//! ```text
+//! <patch>/enabled              <patch>/<object>/patched
+//! <patch>/transition           <patch>/<object>/<function,sympos>/
+//! <patch>/force
+//! <patch>/replace
+//! <patch>/stack_order
+//! ```
+//!
+//! The files of a patch may take the mutex; the directory of a patch is therefore removed without
+//! it. The files of objects must not. Answers to the sysfs part of `core.c`; described in
+//! `Documentation/ABI/testing/sysfs-kernel-livepatch`.
+
+use crate::{
+    control as klp,
+    lock, //
+};
+use kernel::{
+    fmt::Write as _,
+    kobject::{
+        Attribute,
+        Kobject, //
+    },
+    str::kstrtobool_bytes,
+    sync::atomic::{
+        ordering::Relaxed,
+        Atomic, //
+    }, //
+};
+
+/// `/sys/kernel/livepatch` itself.
+pub(crate) struct RootDir;
+
+impl Kobject for RootDir {
+    const ATTRIBUTES: &'static [&'static Attribute<Self>] = &[];
+}
+
+/// The directory of a livepatch.
+pub(crate) struct PatchDir {
+    id: usize,
+    replace: bool,
+    pub(crate) enabled: Atomic<bool>,
+}
+
+impl PatchDir {
+    pub(crate) fn new(id: usize, replace: bool) -> Self {
+        Self {
+            id,
+            replace,
+            enabled: Atomic::new(false),
+        }
+    }
+}
+
+impl Kobject for PatchDir {
+    const ATTRIBUTES: &'static [&'static Attribute<Self>] = &[
+        &Attribute::read_write(
+            c"enabled",
+            |this, out| Ok(writeln!(out, "{}", u8::from(this.enabled.load(Relaxed)))?),
+            |this, input| klp::set_enabled(&mut lock::lock(), this.id, kstrtobool_bytes(input)?),
+        ),
+        &Attribute::read_only(c"transition", |this, out| {
+            let transition = crate::transition::current_id() == this.id;
+            Ok(writeln!(out, "{}", u8::from(transition))?)
+        }),
+        &Attribute::write_only(c"force", |this, input| {
+            if !kstrtobool_bytes(input)? {
+                return Ok(());
+            }
+            klp::force(&mut lock::lock(), this.id)
+        }),
+        &Attribute::read_only(c"replace", |this, out| {
+            Ok(writeln!(out, "{}", u8::from(this.replace))?)
+        }),
+        &Attribute::read_only(c"stack_order", |this, out| {
+            let order = klp::stack_order(&lock::lock(), this.id);
+            Ok(writeln!(out, "{order}")?)
+        }),
+    ];
+}
+
+/// The directory of an object.
+pub(crate) struct ObjectDir {
+    pub(crate) patched: Atomic<bool>,
+}
+
+impl ObjectDir {
+    pub(crate) fn new() -> Self {
+        Self {
+            patched: Atomic::new(false),
+        }
+    }
+}
+
+impl Kobject for ObjectDir {
+    const ATTRIBUTES: &'static [&'static Attribute<Self>] =
+        &[&Attribute::read_only(c"patched", |this, out| {
+            Ok(writeln!(out, "{}", u8::from(this.patched.load(Relaxed)))?)
+        })];
+}
+
+/// The directory of a function, which is empty.
+pub(crate) struct FuncDir;
+
+impl Kobject for FuncDir {
+    const ATTRIBUTES: &'static [&'static Attribute<Self>] = &[];
+}

@@ -1,0 +1,750 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! The transition: moves every task, one by one and each at a safe moment, to or from a livepatch.
+//!
+//! A task is switched when it leaves the kernel (`klp_update_patch_state()`), when it is found
+//! asleep with no changed function on its stack (the pass of [`try_complete`]), or, as a kernel
+//! thread that hardly ever sleeps, in the scheduler ([`try_switch_current`]). Until all are, the
+//! ftrace handler asks the state of the task.
+//!
+//! Answers to `transition.c`.
+//!
+//! # Ordering
+//!
+//! [`init`] writes, each before the next: the states of all tasks and the target state; the marks
+//! of the funcs; the func stacks (when patching) and `TIF_PATCH_PENDING`. Readers go the other
+//! way: the handler reads the func stack, the mark, its task's state; switching a task reads the
+//! flag, then the target state and the ranges.
+
+use crate::{
+    control as klp,
+    descriptor::Name,
+    lock::{
+        Locked,
+        Shared, //
+    },
+    patch::Patch,
+    ranges::{
+        self,
+        Range, //
+    },
+    stack::{
+        self,
+        synchronize, //
+    },
+};
+use core::ptr::null_mut;
+use kernel::{
+    bindings,
+    deferred::{
+        self,
+        Delayed, //
+    },
+    error::to_result,
+    ffi::c_int,
+    livepatch::TaskExt,
+    prelude::*,
+    stacktrace,
+    static_lock_class,
+    str::{
+        BStr,
+        CStr, //
+    },
+    sync::{
+        atomic::{
+            ordering::{
+                Acquire,
+                Full,
+                Relaxed, //
+            },
+            Atomic, //
+        },
+        barrier::{
+            self,
+            smp_mb, //
+        },
+        Arc, //
+    },
+    task::Task,
+    tasklist::{
+        self,
+        CpusReadGuard,
+        ReadGuard, //
+    },
+    time::{
+        msecs_to_jiffies,
+        Jiffies, //
+    },
+    warn_on_once, //
+};
+
+/// The directory that dynamic debug knows the messages by.
+macro_rules! klp_debug {
+    ($func:literal, $($args:tt)*) => {
+        kernel::pr_dynamic_debug!(dir: "kernel/livepatch/", func: $func, $($args)*)
+    };
+}
+
+/// Where a transition takes the tasks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Target {
+    /// To the functions from before the patch.
+    Unpatched,
+    /// To the functions of the patch.
+    Patched,
+}
+
+impl Target {
+    /// `KLP_TRANSITION_{UNPATCHED,PATCHED}`.
+    fn state(self) -> c_int {
+        match self {
+            // CAST: 0 and 1.
+            Target::Unpatched => bindings::KLP_TRANSITION_UNPATCHED as c_int,
+            Target::Patched => bindings::KLP_TRANSITION_PATCHED as c_int,
+        }
+    }
+
+    fn reversed(self) -> Self {
+        match self {
+            Target::Unpatched => Target::Patched,
+            Target::Patched => Target::Unpatched,
+        }
+    }
+
+    /// What messages call a transition to here.
+    fn label(self) -> &'static str {
+        match self {
+            Target::Unpatched => "unpatching",
+            Target::Patched => "patching",
+        }
+    }
+}
+
+/// The running transition.
+struct Transition {
+    patch: Arc<Patch>,
+    target: Target,
+    /// The patches that go away when `patch` is in effect.
+    replaced: KVec<Arc<Patch>>,
+    /// The wait before the next try, in milliseconds.
+    delay_ms: u32,
+    /// Tries so far, but for the quick first ones.
+    tries: u32,
+}
+
+static CURRENT: Shared<Option<Transition>> = Shared::new(None);
+
+/// Identifies the patch in transition to those without the mutex; 0 for none.
+static CURRENT_ID: Atomic<usize> = Atomic::new(0);
+
+/// What is not to be on the stack of a task that is switched, or NULL.
+static STACK_CHECK: Atomic<*mut StackCheck> = Atomic::new(null_mut());
+
+/// Tries that wait less than a second, doubling from this, do not count.
+const FIRST_DELAY_MS: u32 = 1;
+const DELAY_MS: u32 = 1000;
+/// After how many tries, about as many seconds, the remaining tasks are poked; and then again.
+const SIGNALS_TIMEOUT: u32 = 15;
+
+const IDLE: c_int = bindings::KLP_TRANSITION_IDLE;
+
+/// Returns the id of the patch in transition, or 0.
+pub(crate) fn current_id() -> usize {
+    CURRENT_ID.load(Relaxed)
+}
+
+/// Returns whether a transition is running.
+pub(crate) fn is_running(locked: &Locked) -> bool {
+    CURRENT.borrow(locked).is_some()
+}
+
+/// Returns whether `patch` is in transition.
+pub(crate) fn is_current(locked: &Locked, patch: &Patch) -> bool {
+    current(locked).is_some_and(|current| core::ptr::eq(Arc::as_ptr(&current.patch), patch))
+}
+
+fn current(locked: &Locked) -> Option<&Transition> {
+    CURRENT.borrow(locked).as_ref()
+}
+
+/// The target state, as the hooks in vmlinux read it.
+fn target_state() -> &'static Atomic<i32> {
+    // SAFETY: The hooks read it with READ_ONCE(), and only the core writes to it.
+    unsafe { Atomic::from_ptr(&raw mut bindings::klp_target_state) }
+}
+
+/// The functions that must not be on the stack of a task when it is switched.
+pub(crate) struct StackCheck {
+    ranges: KVec<Range>,
+    /// What the tags of the ranges mean.
+    names: KVec<Name>,
+}
+
+impl StackCheck {
+    /// Lists the functions of all patched objects of `patch` that a switch to `target` leaves.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub(crate) fn new(locked: &Locked, patch: &Patch, target: Target) -> Result<KBox<Self>> {
+        let (mut ranges, mut names) = (KVec::new(), KVec::new());
+        let objects = patch.objects.borrow(locked).iter();
+        for object in objects.filter(|object| object.patched.get(locked)) {
+            ranges.reserve(object.funcs.len(), GFP_KERNEL)?;
+            names.reserve(object.funcs.len(), GFP_KERNEL)?;
+            for func in &object.funcs {
+                let left = match target {
+                    Target::Unpatched => func.version.code(locked),
+                    Target::Patched => match func.version.previous(locked) {
+                        Some(previous) => previous.code(locked),
+                        None => func.old.get(locked),
+                    },
+                };
+                let Some(left) = left else { continue };
+                let range = Range {
+                    start: left.start,
+                    end: left.start.saturating_add(left.size),
+                    tag: names.len(),
+                };
+                ranges.push(range, GFP_KERNEL)?;
+                names.push(func.name.clone(), GFP_KERNEL)?;
+            }
+        }
+        let count = ranges::normalise(&mut ranges);
+        ranges.truncate(count);
+        Ok(KBox::new(Self { ranges, names }, GFP_KERNEL)?)
+    }
+
+    /// Returns the function that one of the addresses is in.
+    fn find(&self, addresses: &[usize]) -> Option<&CStr> {
+        let range = addresses
+            .iter()
+            .find_map(|&addr| ranges::find(&self.ranges, addr))?;
+        self.names.get(range.tag).map(|name| &***name)
+    }
+
+    /// Publishes `check` for [`try_switch_current`], and takes back what was published before.
+    fn publish(check: Option<KBox<Self>>) -> Option<KBox<Self>> {
+        let new = check.map_or(null_mut(), KBox::into_raw);
+        // Pairs with the acquire in `try_switch_current()`.
+        let old = STACK_CHECK.xchg(new, Full);
+        // SAFETY: What is published comes from `into_raw()` and is taken back once.
+        (!old.is_null()).then(|| unsafe { KBox::from_raw(old) })
+    }
+}
+
+/// Calls `f` for all tasks, idle ones included.
+fn for_each_task(mut f: impl FnMut(&Task)) {
+    ReadGuard::new().for_each_thread(&mut f);
+    tasklist::for_each_idle(|_, task| f(task));
+}
+
+fn for_each_version(locked: &Locked, patch: &Patch, transition: bool) {
+    for object in patch.objects.borrow(locked) {
+        for func in &object.funcs {
+            func.version.set_transition(locked, transition);
+        }
+    }
+}
+
+/// Begins a transition of `patch` to `target`: gives all tasks their initial state and marks the
+/// functions, but switches nobody yet.
+pub(crate) fn init(
+    locked: &mut Locked,
+    patch: &Arc<Patch>,
+    target: Target,
+    replaced: KVec<Arc<Patch>>,
+) {
+    warn_on_once!(target_state().load(Relaxed) != IDLE);
+
+    *CURRENT.borrow_mut(locked) = Some(Transition {
+        patch: patch.clone(),
+        target,
+        replaced,
+        delay_ms: FIRST_DELAY_MS,
+        tries: 0,
+    });
+    CURRENT_ID.store(patch.raw.id(), Relaxed);
+    // Without effect until TIF_PATCH_PENDING is set.
+    target_state().store(target.state(), Relaxed);
+
+    klp_debug!(
+        c"klp_init_transition",
+        "'{}': initializing {} transition\n",
+        &*patch.name,
+        target.label()
+    );
+
+    let initial = target.reversed().state();
+    for_each_task(|task| {
+        warn_on_once!(task.patch_state() != IDLE);
+        task.set_patch_state(initial);
+    });
+
+    // Order the states and the target before the marks and, later, TIF_PATCH_PENDING. Pairs with
+    // the smp_rmb() of klp_ftrace_handler() behind the mark, and with those behind the flag in
+    // klp_update_patch_state() and __klp_sched_try_switch(): nobody gets to see KLP_TRANSITION_IDLE.
+    smp_mb(barrier::Write);
+
+    for_each_version(locked, patch, true);
+
+    // Order the marks before the func stacks, for which their own release would do, and before
+    // TIF_PATCH_PENDING: a task that is switched sees the marks. Pairs with the atomic of
+    // klp_update_patch_state().
+    smp_mb(barrier::Write);
+}
+
+/// Starts switching tasks. `check` is what their stacks are checked for.
+pub(crate) fn start(locked: &mut Locked, check: KBox<StackCheck>) {
+    let Some(current) = CURRENT.borrow_mut(locked) else {
+        return;
+    };
+    current.delay_ms = FIRST_DELAY_MS;
+    current.tries = 0;
+    pr_notice!(
+        "'{}': starting {} transition\n",
+        &*current.patch.name,
+        current.target.label()
+    );
+
+    // Nobody uses the old one: either there is none, or reverse() has waited for its users.
+    drop(StackCheck::publish(Some(check)));
+
+    let target = current.target.state();
+    for_each_task(|task| {
+        if task.patch_state() != target {
+            task.set_patch_pending();
+        }
+    });
+
+    // SAFETY: No requirements but process context.
+    unsafe { bindings::klp_set_sched_try_switch(true) };
+}
+
+/// Why a task cannot be switched.
+enum Obstacle<'a> {
+    Running,
+    Unreliable,
+    SleepsOn(&'a CStr),
+    Other(Error),
+}
+
+/// Switches `task` if none of the functions to leave is on its stack.
+///
+/// The task must be current, with preemption disabled, or be kept from running.
+fn check_and_switch<'a>(
+    task: &Task,
+    is_current: bool,
+    target: c_int,
+    check: &'a StackCheck,
+) -> Result<(), Obstacle<'a>> {
+    if task.is_running() && !is_current {
+        return Err(Obstacle::Running);
+    }
+    // SAFETY: Preemption is disabled, so that the buffer is ours.
+    let entries = unsafe {
+        core::slice::from_raw_parts_mut(
+            bindings::klp_stack_buffer(),
+            bindings::KLP_MAX_STACK_ENTRIES as usize,
+        )
+    };
+    let entries = stacktrace::save_reliable(task, entries).map_err(|_| Obstacle::Unreliable)?;
+    if let Some(name) = check.find(entries) {
+        return Err(Obstacle::SleepsOn(name));
+    }
+    task.clear_patch_pending();
+    task.set_patch_state(target);
+    Ok(())
+}
+
+/// Switches `task` if that is safe now. Returns whether it is, or was already, switched.
+fn try_switch(task: &Task, target: c_int, check: &StackCheck) -> bool {
+    if task.patch_state() == target {
+        return true;
+    }
+    // Tasks then switch when they leave the kernel only.
+    if !stacktrace::RELIABLE {
+        return false;
+    }
+
+    let mut result = Ok(());
+    if core::ptr::eq(task.as_ptr(), Task::current_raw()) {
+        result = check_and_switch(task, true, target, check);
+    } else {
+        let called = task.call_pinned(|task| {
+            result = check_and_switch(task, false, target, check);
+            0
+        });
+        if let Err(err) = to_result(called) {
+            result = Err(Obstacle::Other(err));
+        }
+    }
+
+    let Err(obstacle) = result else {
+        return true;
+    };
+    let comm = task.comm();
+    let comm = comm.split(|&byte| byte == 0).next().unwrap_or_default();
+    let (comm, pid) = (BStr::from_bytes(comm), task.pid());
+    match obstacle {
+        Obstacle::Running => klp_debug!(
+            c"klp_try_switch_task",
+            "klp_try_switch_task: {}:{} is running\n",
+            comm,
+            pid
+        ),
+        Obstacle::Unreliable => klp_debug!(
+            c"klp_try_switch_task",
+            "klp_try_switch_task: {}:{} has an unreliable stack\n",
+            comm,
+            pid
+        ),
+        Obstacle::SleepsOn(name) => klp_debug!(
+            c"klp_try_switch_task",
+            "klp_try_switch_task: {}:{} is sleeping on function {}\n",
+            comm,
+            pid,
+            name
+        ),
+        Obstacle::Other(err) => klp_debug!(
+            c"klp_try_switch_task",
+            "klp_try_switch_task: Unknown error code ({}) when trying to switch {}:{}\n",
+            err.to_errno(),
+            comm,
+            pid
+        ),
+    }
+    false
+}
+
+/// Switches the current task if that is safe now.
+///
+/// Called by `__klp_sched_try_switch()`, which has seen TIF_PATCH_PENDING and ordered that before
+/// our reads. Preemption is disabled: reverse() and the end of the transition wait for us.
+pub(crate) fn try_switch_current() {
+    // Pairs with `StackCheck::publish()`.
+    let check = STACK_CHECK.load(Acquire);
+    if check.is_null() {
+        return;
+    }
+    // SAFETY: What was published is freed only after a wait for sections like this one.
+    let check = unsafe { &*check };
+    // SAFETY: The current task is valid.
+    let task = unsafe { &*Task::current_raw().cast::<Task>() };
+    try_switch(task, target_state().load(Relaxed), check);
+}
+
+/// Tries to switch all tasks that are left. Ends the transition if none remains, else asks to be
+/// called again later.
+pub(crate) fn try_complete(locked: &mut Locked) {
+    let Some(current) = current(locked) else {
+        return;
+    };
+    let (patch, target) = (current.patch.clone(), current.target);
+    if !switch_tasks(target.state()) {
+        retry_later(locked);
+        return;
+    }
+
+    // SAFETY: No requirements but process context.
+    unsafe { bindings::klp_set_sched_try_switch(false) };
+    let replaced = complete(locked);
+    if !patch.is_enabled(locked) {
+        klp::free_async(locked, &patch);
+    } else {
+        for old in &replaced {
+            klp::free_async(locked, old);
+        }
+    }
+}
+
+/// Tries to switch all tasks. Returns whether all are.
+fn switch_tasks(target: c_int) -> bool {
+    let check = STACK_CHECK.load(Relaxed);
+    if check.is_null() {
+        return false;
+    }
+    // SAFETY: Only freed under the mutex, which is held.
+    let check = unsafe { &*check };
+    let mut complete = true;
+    ReadGuard::new().for_each_thread(|task| {
+        complete &= try_switch(task, target, check);
+    });
+
+    let cpus = CpusReadGuard::new();
+    tasklist::for_each_idle(|cpu, task| {
+        if cpus.is_online(cpu) {
+            if !try_switch(task, target, check) {
+                complete = false;
+                // Make it pass through the idle loop.
+                tasklist::wake_if_idle(cpu, &cpus);
+            }
+        } else if task.patch_state() != target {
+            // The idle task of an offline CPU runs nothing.
+            task.clear_patch_pending();
+            task.set_patch_state(target);
+        }
+    });
+    complete
+}
+
+/// The work that tries again.
+struct Retry;
+
+impl deferred::Run for Retry {
+    fn run() {
+        try_complete(&mut crate::lock::lock());
+    }
+}
+
+static RETRY: Shared<Option<Pin<KBox<Delayed<Retry>>>>> = Shared::new(None);
+
+/// Sets up the retry work.
+pub(crate) fn init_work() -> Result {
+    let work = KBox::pin_init(
+        Delayed::new(
+            c"livepatch::retry",
+            static_lock_class!(),
+            static_lock_class!(),
+        ),
+        GFP_KERNEL,
+    )?;
+    *RETRY.borrow_mut(&mut crate::lock::lock()) = Some(work);
+    Ok(())
+}
+
+/// Undoes [`init_work`].
+pub(crate) fn exit_work() {
+    // The work takes the mutex: wait for it without.
+    let work = RETRY.borrow_mut(&mut crate::lock::lock()).take();
+    drop(work);
+}
+
+fn retry_later(locked: &mut Locked) {
+    let Some(current) = CURRENT.borrow_mut(locked) else {
+        return;
+    };
+    let delay = if current.delay_ms < DELAY_MS {
+        let delay = msecs_to_jiffies(current.delay_ms);
+        current.delay_ms = current.delay_ms.saturating_mul(2);
+        delay
+    } else {
+        if current.tries != 0 && current.tries.checked_rem(SIGNALS_TIMEOUT) == Some(0) {
+            send_signals(current.tries);
+        }
+        current.tries = current.tries.saturating_add(1);
+        round_relative(msecs_to_jiffies(DELAY_MS))
+    };
+    if let Some(retry) = RETRY.borrow(locked) {
+        retry.schedule(deferred::system_percpu(), delay);
+    }
+}
+
+/// `round_jiffies_relative()`: lets the work share a timer interrupt with others.
+fn round_relative(delay: Jiffies) -> Jiffies {
+    // SAFETY: No requirements.
+    unsafe { bindings::round_jiffies_relative(delay) }
+}
+
+/// Makes the remaining tasks move: kernel threads are woken, others pass through the kernel exit.
+///
+/// A task may switch meanwhile, which makes the poke useless but does no harm.
+fn send_signals(tries: u32) {
+    if tries == SIGNALS_TIMEOUT {
+        pr_notice!("signaling remaining tasks\n");
+    }
+    ReadGuard::new().for_each_thread(|task| {
+        if !task.patch_pending() {
+            return;
+        }
+        if task.is_kthread() {
+            task.wake_interruptible();
+        } else {
+            task.notify_signal();
+        }
+    });
+}
+
+/// Ends a transition in which all tasks have been switched. Returns the patches that were replaced.
+fn complete(locked: &mut Locked) -> KVec<Arc<Patch>> {
+    let Some(Transition {
+        patch,
+        target,
+        replaced,
+        ..
+    }) = CURRENT
+        .borrow_mut(locked)
+        .as_mut()
+        .map(|current| Transition {
+            patch: current.patch.clone(),
+            replaced: core::mem::take(&mut current.replaced),
+            ..*current
+        })
+    else {
+        return KVec::new();
+    };
+
+    klp_debug!(
+        c"klp_complete_transition",
+        "'{}': completing {} transition\n",
+        &*patch.name,
+        target.label()
+    );
+
+    let patching = target == Target::Patched;
+    if patching {
+        // No task runs anything of them: what they changed is now changed by the patch, or run in
+        // the original by its nops. After a forced transition some may, but then nothing of the
+        // old patches is let go.
+        for old in &replaced {
+            old.set_enabled(locked, false);
+            unpatch_objects(locked, old, false);
+        }
+        // Only after that: the nops cover what is below them.
+        unpatch_objects(locked, &patch, true);
+    } else {
+        unpatch_objects(locked, &patch, false);
+    }
+
+    let check = StackCheck::publish(None);
+    if !patching {
+        // The handler must no longer see the functions of the patch when their marks are cleared:
+        // it would run them.
+        synchronize();
+    }
+    for_each_version(locked, &patch, false);
+    if patching {
+        // The handler must see the cleared marks before it could see KLP_TRANSITION_IDLE.
+        synchronize();
+    }
+    // The handler is done with the nops, and the scheduler's hook with the ranges.
+    patch.drop_nops(locked);
+    drop(check);
+
+    for_each_task(|task| {
+        warn_on_once!(task.patch_pending());
+        task.set_patch_state(IDLE);
+    });
+
+    for object in patch.objects.borrow(locked) {
+        if !object.is_loaded(locked) {
+            continue;
+        }
+        if patching {
+            object.post_patch(locked);
+        } else {
+            object.post_unpatch(locked);
+        }
+    }
+
+    pr_notice!("'{}': {} complete\n", &*patch.name, target.label());
+
+    target_state().store(IDLE, Relaxed);
+    CURRENT_ID.store(0, Relaxed);
+    *CURRENT.borrow_mut(locked) = None;
+    replaced
+}
+
+fn unpatch_objects(locked: &Locked, patch: &Patch, nops_only: bool) {
+    let objects = patch.objects.borrow(locked).iter();
+    for object in objects.filter(|object| object.patched.get(locked)) {
+        stack::unpatch_object(locked, object, nops_only);
+    }
+}
+
+/// Ends a transition to a patch for which [`start`] was not called yet.
+pub(crate) fn cancel(locked: &mut Locked) {
+    let Some(current) = CURRENT.borrow_mut(locked) else {
+        return;
+    };
+    klp_debug!(
+        c"klp_cancel_transition",
+        "'{}': canceling patching transition, going to unpatch\n",
+        &*current.patch.name
+    );
+    current.target = Target::Unpatched;
+    target_state().store(current.target.state(), Relaxed);
+    complete(locked);
+}
+
+/// Turns the running transition round.
+///
+/// # Errors
+///
+/// [`ENOMEM`].
+pub(crate) fn reverse(locked: &mut Locked) -> Result {
+    let Some(current) = current(locked) else {
+        return Err(EINVAL);
+    };
+    let (patch, target) = (current.patch.clone(), current.target.reversed());
+    let check = StackCheck::new(locked, &patch, target)?;
+
+    klp_debug!(
+        c"klp_reverse_transition",
+        "'{}': reversing transition from {}\n",
+        &*patch.name,
+        match target {
+            Target::Unpatched => "patching to unpatching",
+            Target::Patched => "unpatching to patching",
+        }
+    );
+
+    // Nobody switches from here on, once those are done that have seen the flag.
+    for_each_task(TaskExt::clear_patch_pending);
+    synchronize();
+
+    let enabled = !patch.is_enabled(locked);
+    patch.set_enabled(locked, enabled);
+    if let Some(current) = CURRENT.borrow_mut(locked) {
+        current.target = target;
+    }
+    target_state().store(target.state(), Relaxed);
+
+    // Order the target before TIF_PATCH_PENDING. Pairs with the barriers behind the flag in
+    // klp_update_patch_state() and __klp_sched_try_switch().
+    smp_mb(barrier::Write);
+
+    start(locked, check);
+    Ok(())
+}
+
+/// Switches all tasks that are left, whatever they are doing.
+///
+/// That may break them, as the administrator who asked for it knows. The patches that lose their
+/// functions keep their modules.
+pub(crate) fn force(locked: &mut Locked) {
+    let Some(current) = current(locked) else {
+        return;
+    };
+    pr_warn!("forcing remaining tasks to the patched state\n");
+    for_each_task(TaskExt::update_patch_state);
+    match current.target {
+        Target::Unpatched => current.patch.set_forced(locked),
+        Target::Patched => {
+            for old in &current.replaced {
+                old.set_forced(locked);
+            }
+        }
+    }
+}
+
+/// Brings the running transition in line with an object that was patched, or is not any more.
+///
+/// # Errors
+///
+/// [`ENOMEM`]. What tasks are checked for has not changed then: too little when an object was
+/// patched, too much when it no longer is.
+pub(crate) fn update(locked: &Locked) -> Result {
+    let Some(current) = current(locked) else {
+        return Ok(());
+    };
+    if STACK_CHECK.load(Relaxed).is_null() {
+        return Ok(());
+    }
+    let check = StackCheck::new(locked, &current.patch, current.target)?;
+    let old = StackCheck::publish(Some(check));
+    // For users in the scheduler.
+    synchronize();
+    drop(old);
+    Ok(())
+}
