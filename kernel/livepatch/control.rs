@@ -59,7 +59,12 @@ pub(crate) fn init() -> Result {
 
 /// Undoes [`init`]. There must be no patches left.
 pub(crate) fn exit() {
-    let resources = RESOURCES.borrow_mut(&mut lock::lock()).take();
+    let mut locked = lock::lock();
+    // Statics are not dropped with the module.
+    *PATCHES.borrow_mut(&mut locked) = KVec::new();
+    stack::exit(&locked);
+    let resources = RESOURCES.borrow_mut(&mut locked).take();
+    drop(locked);
     if let Some(Resources { root, queue }) = resources {
         // Patches that are being freed still need the mutex, and their directories the root.
         drop(queue);

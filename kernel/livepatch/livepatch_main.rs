@@ -155,7 +155,7 @@ unsafe extern "C" fn apply_section_relocs(
 }
 
 /// Called by `hooks.c` with preemption disabled.
-unsafe extern "C" fn try_switch_current() {
+extern "C" fn try_switch_current() {
     transition::try_switch_current();
 }
 

@@ -12,8 +12,17 @@ pub(crate) fn sort_by_key<T, K: PartialOrd>(items: &mut [T], key: impl Fn(&T) ->
         sift_down(items, root, len, &key);
     }
     for end in (1..len).rev() {
-        items.swap(0, end);
+        swap(items, 0, end);
         sift_down(items, 0, end, &key);
+    }
+}
+
+/// Swaps two items, without a panic when there are no such items.
+fn swap<T>(items: &mut [T], low: usize, high: usize) {
+    if let Some((head, tail)) = items.split_at_mut_checked(high) {
+        if let (Some(low), Some(high)) = (head.get_mut(low), tail.first_mut()) {
+            core::mem::swap(low, high);
+        }
     }
 }
 
@@ -37,7 +46,7 @@ fn sift_down<T, K: PartialOrd>(
         if key_at(items, root) >= key_at(items, child) {
             return;
         }
-        items.swap(root, child);
+        swap(items, root, child);
         root = child;
     }
 }

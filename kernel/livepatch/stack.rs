@@ -65,7 +65,7 @@ use kernel::{
 /// `klp_synchronize_transition()`, with which `schedule_on_each_cpu()` may fail for want of
 /// memory; here that only delays.
 pub(crate) fn synchronize() {
-    unsafe extern "C" fn nothing(_work: *mut bindings::work_struct) {}
+    extern "C" fn nothing(_work: *mut bindings::work_struct) {}
 
     // SAFETY: The function does nothing.
     while unsafe { bindings::schedule_on_each_cpu(Some(nothing)) } != 0 {
@@ -317,6 +317,11 @@ type HookSets = KVec<Pin<KBox<HookSet>>>;
 /// All hooked functions.
 static HOOKS: Owned<HookSets> = Owned::new(KVec::new());
 
+/// Frees the list of sets. Statics are not dropped with the module.
+pub(crate) fn exit(locked: &Locked) {
+    HOOKS.with(locked, |sets| *sets = KVec::new());
+}
+
 /// Gives up a set that has no functions left.
 fn retire(set: Pin<KBox<HookSet>>) {
     // Waits until nobody is in the handler on behalf of the set.
@@ -398,7 +403,11 @@ fn hook(locked: &Locked, set: Pin<&mut HookSet>, object: &Object) -> Result {
     let Err(err) = this.ops.register() else {
         return Ok(());
     };
-    let culprit = find_refused(locked, object);
+    let culprit = if err == EBUSY {
+        find_refused(locked, object)
+    } else {
+        None
+    };
     pr_err!(
         "failed to register ftrace handler for function '{}' ({})\n",
         culprit.map_or_else(|| name_of(first), |func| &**func.name),

@@ -282,8 +282,8 @@ pub(crate) fn init(
     });
 
     // Order the states and the target before the marks and, later, TIF_PATCH_PENDING. Pairs with
-    // the smp_rmb() of klp_ftrace_handler() behind the mark, and with those behind the flag in
-    // klp_update_patch_state() and __klp_sched_try_switch(): nobody gets to see KLP_TRANSITION_IDLE.
+    // the smp_rmb() of klp_ftrace_handler() behind the mark, and with the barriers behind the flag
+    // in klp_update_patch_state() and __klp_sched_try_switch(): none sees KLP_TRANSITION_IDLE.
     smp_mb(barrier::Write);
 
     for_each_version(locked, patch, true);

@@ -124,7 +124,7 @@ impl<R: Run> Delayed<R> {
         })
     }
 
-    unsafe extern "C" fn trampoline(_work: *mut bindings::work_struct) {
+    extern "C" fn trampoline(_work: *mut bindings::work_struct) {
         R::run();
     }
 

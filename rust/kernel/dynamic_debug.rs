@@ -118,6 +118,7 @@ const fn path_start(path: &[u8], dir: &[u8]) -> usize {
 /// kernel::pr_dynamic_debug!(dir: "rust/", func: c"doctest", "{} bottles\n", 99);
 /// ```
 #[macro_export]
+#[expect(clippy::crate_in_macro_def)]
 macro_rules! pr_dynamic_debug {
     (dir: $dir:expr, func: $func:expr, $fmt:tt $($args:tt)*) => {{
         #[cfg(CONFIG_DYNAMIC_DEBUG)]

@@ -39,6 +39,9 @@ fn to_c(flow: ControlFlow<()>) -> c_int {
     c_int::from(flow.is_break())
 }
 
+/// # Safety
+///
+/// `data` must be the closure of a running [`for_each_match`].
 unsafe extern "C" fn match_trampoline<F: FnMut(usize) -> ControlFlow<()>>(
     data: *mut c_void,
     addr: c_ulong,
@@ -64,6 +67,9 @@ pub fn for_each_match<F: FnMut(usize) -> ControlFlow<()>>(name: &CStr, mut f: F)
     };
 }
 
+/// # Safety
+///
+/// `data` must be the closure of a running [`for_each_module_symbol`], `name` NUL-terminated.
 unsafe extern "C" fn module_trampoline<F: FnMut(&CStr, usize) -> ControlFlow<()>>(
     data: *mut c_void,
     name: *const c_char,

@@ -138,7 +138,7 @@ impl<T: Kobject> Tables<T> {
     const GROUP: bindings::attribute_group = {
         // SAFETY: All-zero is a valid group without files.
         let mut group: bindings::attribute_group = unsafe { core::mem::zeroed() };
-        group.__bindgen_anon_2.attrs_const = (&Self::POINTERS as *const [_; _]).cast();
+        group.__bindgen_anon_2.attrs_const = core::ptr::from_ref(&Self::POINTERS).cast();
         group
     };
 
@@ -152,7 +152,7 @@ impl<T: Kobject> Tables<T> {
     const TYPE: bindings::kobj_type = bindings::kobj_type {
         release: Some(Self::release),
         sysfs_ops: &Self::OPS,
-        default_groups: (&Self::GROUPS as *const [_; _])
+        default_groups: core::ptr::from_ref(&Self::GROUPS)
             .cast::<*const bindings::attribute_group>()
             .cast_mut(),
         child_ns_type: None,
@@ -160,6 +160,9 @@ impl<T: Kobject> Tables<T> {
         get_ownership: None,
     };
 
+    /// # Safety
+    ///
+    /// Called by sysfs for an object and an attribute of `T`, with a page at `buf`.
     unsafe extern "C" fn show(
         kobj: *mut bindings::kobject,
         attr: *mut bindings::attribute,
@@ -181,6 +184,9 @@ impl<T: Kobject> Tables<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by sysfs for an object and an attribute of `T`, with `count` bytes at `buf`.
     unsafe extern "C" fn store(
         kobj: *mut bindings::kobject,
         attr: *mut bindings::attribute,
@@ -202,6 +208,9 @@ impl<T: Kobject> Tables<T> {
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by the C core for an object of `T` that has lost its last reference.
     unsafe extern "C" fn release(kobj: *mut bindings::kobject) {
         // SAFETY: The object is one of ours, was made from a box, and has no user any more.
         let inner = unsafe { KBox::from_raw(Inner::<T>::from_kobj(kobj)) };

@@ -145,6 +145,9 @@ impl TaskExt for Task {
 
     #[inline]
     fn call_pinned(&self, f: impl FnOnce(&Task) -> c_int) -> c_int {
+        /// # Safety
+        ///
+        /// `task` must be valid, `arg` the closure of a running `call_pinned()`.
         unsafe extern "C" fn trampoline<F: FnOnce(&Task) -> c_int>(
             task: *mut bindings::task_struct,
             arg: *mut c_void,

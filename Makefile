@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0
+# The front door. Each target is a script in scripts/; the rest of this
+# repository is an overlay for a Linux 7.3 tree (see README.md).
+
+ARCH ?= x86_64
+CORE ?= m
+DEBUG ?= 0
+TESTS ?=
+KSRC ?=
+export ARCH CORE DEBUG TESTS KSRC
+
+# A word too many would otherwise be taken for a target or silently ignored.
+$(if $(filter-out x86_64 arm64,$(ARCH)),$(error ARCH=$(ARCH): must be x86_64 or arm64))
+$(if $(filter-out m y c,$(CORE)),$(error CORE=$(CORE): must be m, y or c))
+$(if $(filter-out 0 1,$(DEBUG)),$(error DEBUG=$(DEBUG): must be 0 or 1))
+$(if $(KSRC),$(if $(wildcard $(KSRC)/Makefile),,$(error KSRC=$(KSRC): no kernel tree there)))
+
+.PHONY: help demo test kselftest shell build lint clean
+help:
+	@echo 'A livepatch core in Rust for Linux 7.3'
+	@echo
+	@echo '  make demo       boot a guest, livepatch it, and undo it: /proc/cmdline three times'
+	@echo '  make test       all that CI runs; ends with "N passed, N failed, N skipped"'
+	@echo '  make kselftest  the livepatch selftests in the guest, as TAP'
+	@echo '  make shell      an interactive guest with samples and test modules'
+	@echo '  make build      only the kernel and its modules'
+	@echo '  make lint       rustfmt, clippy, checkpatch, shellcheck'
+	@echo '  make clean      remove what was built (not what was fetched)'
+	@echo
+	@echo '  ARCH=x86_64|arm64  the guest (default x86_64)'
+	@echo '  CORE=m|y|c         Rust core as module (default), built in, or the C core'
+	@echo '  DEBUG=1            with KASAN, lockdep and friends'
+	@echo '  TESTS="NAME..."    selftests to run, e.g. TESTS="livepatch sysfs"'
+	@echo '  KSRC=DIR           a Linux 7.3.y tree, instead of the one that apt fetches'
+
+demo kselftest shell:
+	@scripts/guest.sh $@
+
+build:
+	@scripts/deps.sh $(ARCH)
+	@scripts/build.sh $(ARCH) $(CORE) $(DEBUG)
+
+test lint:
+	@scripts/$@.sh
+
+clean:
+	@scripts/clean.sh

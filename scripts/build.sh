@@ -1,0 +1,131 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# build.sh ARCH CORE DEBUG [VARIANT]: kernel, modules, test modules and programs, in a
+# build directory of their own, whose path is printed. What the guest needs of
+# them is in klp/root there. Does nothing when nothing changed.
+# VARIANT=clippy only prepares a configured directory for lint.sh.
+
+. "$(dirname "$0")/lib.sh"
+. "$REPO/scripts/toolchain.sh"
+
+arch=$1 core=$2 debug=$3 variant=${4:-}
+check_arch "$arch"
+check_core "$core"
+check_debug "$debug"
+use_toolchain
+take_lock
+base=$("$REPO/scripts/tree.sh")
+tree=$base/tree
+name=$arch-$core
+[[ $debug == 0 ]] || name+=-debug
+bld=$base/build/$name${variant:+-$variant}
+name=$(basename "$bld")
+
+fragments=("$REPO/scripts/config/"{base,"$arch","core-$core"}.config)
+[[ $debug == 0 ]] || fragments+=("$REPO/scripts/config/debug.config")
+
+id=$({ cat "$base/id" "$0" "${fragments[@]}"; echo "$TOOLCHAIN_ID"; } | sha256sum | cut -c1-16)
+if [[ -e $bld/klp/done && $(<"$bld/klp/done") == "$id" ]]; then
+	echo "$bld"
+	exit 0
+fi
+
+# seed: a new build directory starts as a copy of a finished one that differs
+# only in its core, and kbuild rebuilds what the changed options reach. The
+# saved command lines hold the directory's own path here and there (Rust), so
+# they are rewritten, or all of Rust would be built again.
+seed() {
+	local from='' d suffix=''
+	[[ $debug == 0 ]] || suffix=-debug
+	for d in "$base/build/$arch"-[myc]"$suffix"; do
+		[[ ! -e $d/klp/done ]] || from=$d
+	done
+	[[ -n $from ]] || return 0
+	say "starting $name as a copy of $(basename "$from")"
+	rm -rf "$bld.tmp"
+	cp -a "$from" "$bld.tmp"
+	rm -rf "$bld.tmp/klp"
+	find "$bld.tmp" -name '*.cmd' -type f -print0 | xargs -0 grep -lZF "$from" |
+		xargs -0r sed -i "s|$from\([^-_[:alnum:]]\)|$bld\1|g"
+	mv "$bld.tmp" "$bld"
+}
+
+# verify_config: every symbol that a fragment asks for holds. One that
+# olddefconfig dropped (renamed, or a dependency is off) would otherwise go
+# unnoticed until a test that needs it passes for the wrong reason.
+verify_config() {
+	local line sym bad=0
+	declare -A asked
+	while read -r line; do
+		case $line in
+		CONFIG_*=*) asked[${line%%=*}]=${line#*=} ;;
+		'# CONFIG_'*' is not set') sym=${line#\# } && asked[${sym%% *}]=n ;;
+		esac
+	done < <(cat "${fragments[@]}")
+	for sym in "${!asked[@]}"; do
+		if [[ ${asked[$sym]} == n ]]; then
+			! grep -q "^$sym=" "$bld/.config" || { echo "$sym: asked to be off, is on" && bad=1; }
+		else
+			grep -qxF "$sym=${asked[$sym]}" "$bld/.config" ||
+				{ echo "$sym: asked for ${asked[$sym]}, got $(grep -w "$sym" "$bld/.config" || echo 'no such symbol here')" && bad=1; }
+		fi
+	done
+	if ((bad)); then
+		rm -f "$bld/klp/config"
+		echo "error: the kernel configuration is not what scripts/config asks for"
+		return 1
+	fi
+}
+
+configure() {
+	kmake "$tree" "$bld" "$arch" tinyconfig
+	"$tree/scripts/kconfig/merge_config.sh" -m -O "$bld" "$bld/.config" "${fragments[@]}"
+	kmake "$tree" "$bld" "$arch" olddefconfig
+	verify_config
+}
+
+case $arch in
+x86_64) image=bzImage user_cc=gcc ;;
+arm64) image=Image user_cc=aarch64-linux-gnu-gcc ;;
+esac
+
+# install_root: what a guest gets: /lib/modules and /klp/selftests.
+install_root() {
+	local root=$bld/klp/root st=tools/testing/selftests/livepatch dir
+	rm -rf "$root"
+	mkdir -p "$root/klp/selftests/test_modules"
+	kmake "$tree" "$bld" "$arch" INSTALL_MOD_PATH="$root/usr" INSTALL_MOD_STRIP=1 modules_install
+	rm -f "$root"/usr/lib/modules/*/{build,source}
+	for dir in test_modules test_modules_rust; do
+		[[ -e $tree/$st/$dir/Makefile ]] || continue
+		mkdir -p "$bld/klp/$dir"
+		kmake "$tree" "$bld" "$arch" -j"$JOBS" M="$tree/$st/$dir" MO="$bld/klp/$dir" modules
+		cp "$bld/klp/$dir"/*.ko "$root/klp/selftests/test_modules/"
+	done
+	cp "$tree/$st"/*.sh "$root/klp/selftests/"
+	"$user_cc" -O2 -o "$root/klp/selftests/test_klp-call_getpid" "$tree/$st/test_klp-call_getpid.c"
+}
+
+[[ -d $bld ]] || seed
+mkdir -p "$bld/klp"
+rm -f "$bld/klp/done"
+
+# The graft brings new Kconfig symbols: they configure anew, as the fragments do.
+cfg=$({ cat "${fragments[@]}" "$base/pristine/Makefile" "$tree/kernel/livepatch/"*Kconfig "$tree"/samples/Kconfig; echo "$TOOLCHAIN_ID"; } | sha256sum)
+if [[ ! -e $bld/klp/config || $(<"$bld/klp/config") != "$cfg" ]]; then
+	run_log "config-$name" "configuring $name" configure
+	echo "$cfg" >"$bld/klp/config"
+fi
+if [[ $variant == clippy ]]; then
+	echo "$bld"
+	exit 0
+fi
+
+run_log "build-$name" "building the kernel ($name)" kmake "$tree" "$bld" "$arch" -j"$JOBS" "$image" modules
+run_log "install-$name" "building the test modules ($name)" install_root
+if [[ $core != c && -x $REPO/scripts/check-objects.sh ]]; then
+	run_log "check-objects-$name" "checking the core's objects ($name)" \
+		"$REPO/scripts/check-objects.sh" "$tree" "$bld" "$arch" "$core"
+fi
+echo "$id" >"$bld/klp/done"
+echo "$bld"

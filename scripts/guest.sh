@@ -1,0 +1,62 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# guest.sh NAME[,NAME...]: everything from a bare machine to a booted guest
+# that runs scripts/guest/NAME. From the environment: ARCH, CORE, DEBUG, TESTS,
+# ROUNDS, KSRC; KLP_APPEND (kernel options), KLP_LIMIT (seconds), KLP_LOG (name).
+# Exits as run-guest.py does: 0 pass, 1 fail, 2 hang, 3 crash.
+
+. "$(dirname "$0")/lib.sh"
+
+run=$1 arch=${ARCH:-x86_64} core=${CORE:-m} debug=${DEBUG:-0}
+check_arch "$arch"
+check_core "$core"
+check_debug "$debug"
+for name in ${run//,/ }; do
+	[[ -x $REPO/scripts/guest/$name ]] || die "no script scripts/guest/$name"
+done
+
+step 1 4 "tools"
+"$REPO/scripts/deps.sh" "$arch"
+take_lock
+step 2 4 "kernel and modules (ARCH=$arch CORE=$core DEBUG=$debug)"
+bld=$("$REPO/scripts/build.sh" "$arch" "$core" "$debug")
+step 3 4 "guest"
+rootfs=$("$REPO/scripts/rootfs.sh" "$arch")
+
+# What this boot adds to the base system. The two archives one after the other
+# are one initramfs.
+tmp=$(mktemp -d "${TMPDIR:-/tmp}/klp-guest.XXXXXX")
+trap 'rm -rf "$tmp"' EXIT
+mkdir -p "$tmp/add/klp"
+cp "$REPO/scripts/guest/"* "$tmp/add/klp/"
+mv "$tmp/add/klp/init" "$tmp/add/init"
+printf '%s=%q\n' ARCH "$arch" CORE "$core" DEBUG "$debug" TESTS "${TESTS:-}" ROUNDS "${ROUNDS:-}" >"$tmp/add/klp/env"
+"$REPO/scripts/mkcpio.py" "$tmp/add.cpio" --dir "$tmp/add=." --dir "$bld/klp/root=."
+cat "$rootfs" "$tmp/add.cpio" >"$tmp/initrd"
+case $arch in
+x86_64) image=arch/x86/boot/bzImage ;;
+arm64) image=arch/arm64/boot/Image ;;
+esac
+cp "$bld/$image" "$tmp/kernel"
+drop_lock
+
+args=(--arch "$arch" --kernel "$tmp/kernel" --initrd "$tmp/initrd" --name "$run, CORE=$core${KLP_LOG:+, $KLP_LOG}")
+slow=1
+if [[ $debug == 1 ]]; then
+	args+=(--mem 2G)
+	slow=4
+fi
+case $run in
+shell) args+=(--interactive) limit=0 ;;
+demo) limit=120 ;;
+*) limit=900 ;;
+esac
+log=$LOGS/guest-${KLP_LOG:-${run//,/-}}-$arch-$core
+[[ $debug == 0 ]] || log+=-debug
+args+=(--limit $((${KLP_LIMIT:-$limit} * slow)) --log "$log")
+for option in ${KLP_APPEND:-}; do args+=(--append "$option"); done
+step 4 4 "booting"
+rc=0
+IFS=, read -r -a names <<<"$run"
+"$REPO/scripts/run-guest.py" "${args[@]}" "${names[@]}" || rc=$?
+exit "$rc"

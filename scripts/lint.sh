@@ -1,0 +1,129 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# lint.sh [CHECK...]: all checks of the sources, or those named: spdx, rustfmt,
+# checkpatch, shellcheck, python, clippy. Prints TAP; KSRC from the environment.
+
+. "$(dirname "$0")/lib.sh"
+. "$REPO/scripts/toolchain.sh"
+
+checks=("$@")
+((${#checks[@]})) || checks=(spdx rustfmt checkpatch shellcheck python clippy)
+"$REPO/scripts/deps.sh" x86_64
+use_toolchain
+take_lock
+base=$("$REPO/scripts/tree.sh")
+tree=$base/tree
+cd "$REPO" || exit
+
+mapfile -t files < <(git -c safe.directory='*' ls-files -co --exclude-standard | while read -r f; do
+	[[ ! -f $f ]] || echo "$f"
+done)
+# with SUFFIX...: the files that end so.
+with() {
+	local f s
+	for f in "${files[@]}"; do
+		for s; do [[ $f == *"$s" ]] && echo "$f"; done
+	done
+	return 0
+}
+in_overlay() { grep -E '^(kernel|rust|include|samples|tools|Documentation)/' || true; }
+
+check_spdx() {
+	local f bad=0
+	for f in "${files[@]}"; do
+		case $f in
+		*.md | COPYING | MAINTAINERS | .gitignore | *.patch | Documentation/ABI/*) continue ;;
+		esac
+		head -n 3 "$f" | grep -q 'SPDX-License-Identifier: GPL-2.0' || { echo "$f: no SPDX line" && bad=1; }
+	done
+	return "$bad"
+}
+
+check_rustfmt() {
+	local rs
+	mapfile -t rs < <(with .rs)
+	((${#rs[@]})) || { echo "no Rust file yet" && return; }
+	"$RUSTFMT" --check --color never --edition 2021 --config-path "$tree/.rustfmt.toml" "${rs[@]}"
+}
+
+check_checkpatch() {
+	local f bad=0
+	# FILE_PATH_CHANGES: MAINTAINERS here has one entry for all of it.
+	# EXPORT_SYMBOL: what is exported here is defined in Rust or elsewhere.
+	local opts=(--strict --no-summary --quiet --show-types --ignore "FILE_PATH_CHANGES,EXPORT_SYMBOL")
+	# In the grafted tree: it knows the kernel's own type names.
+	cd "$tree"
+	while read -r f; do
+		perl scripts/checkpatch.pl "${opts[@]}" -f "$f" || bad=1
+	done < <(with .c .h .S .sh .rs | in_overlay)
+	while read -r f; do
+		perl scripts/checkpatch.pl "${opts[@]}" "$REPO/$f" || bad=1
+	done < <(with .patch)
+	return "$bad"
+}
+
+check_shellcheck() {
+	local f ours=() theirs=()
+	for f in "${files[@]}"; do
+		case $f in
+		tools/*.sh) theirs+=("$f") ;; # uses the selftests' functions.sh
+		*.sh | .ci/run | scripts/guest/*) ours+=("$f") ;;
+		esac
+	done
+	# 1090/1091: sourced files are checked on their own. 2317: functions are
+	# called by names that are put together.
+	shellcheck -s bash -e SC1090,SC1091,SC2317 "${ours[@]}"
+	((${#theirs[@]} == 0)) || shellcheck -s bash -S error -e SC1090,SC1091 "${theirs[@]}"
+}
+
+check_python() {
+	local py
+	mapfile -t py < <(with .py)
+	PYTHONPYCACHEPREFIX=$CACHE/pycache python3 -W error -m py_compile "${py[@]}"
+}
+
+# Clippy has a build directory of its own: it compiles with another driver,
+# and in the usual one all Rust objects would be built again, twice.
+check_clippy() {
+	local bld log=$LOGS/clippy-make.log ours f
+	bld=$("$REPO/scripts/build.sh" x86_64 m 0 clippy)
+	# Warnings come only when a file is compiled: what has not passed is
+	# compiled again.
+	[[ ! -e $bld/klp/clippy-open ]] || rm -f "$bld"/rust/{kernel,pin_init,macros}.o "$bld"/kernel/livepatch/*.o
+	touch "$bld/klp/clippy-open"
+	if ! kmake "$tree" "$bld" x86_64 -j"$JOBS" CLIPPY=1 kernel/livepatch/ >"$log" 2>&1; then
+		log_matters "$log"
+		return 1
+	fi
+	# The tree's own Rust is not ours to judge.
+	ours=$(with .rs | in_overlay | while read -r f; do grep -nE -- "--> (.*/)?$f:" "$log" || true; done)
+	if [[ -n $ours ]]; then
+		awk '/^(warning|error)/ {w = ""} {w = w $0 "\n"} /^$/ {if (w ~ /-->/) printf "%s", w; w = ""}' "$log" | head -n 150
+		echo "$ours" | wc -l | sed 's/$/ clippy warnings in our files; log: /' | tr -d '\n'
+		echo "$log"
+		return 1
+	fi
+	rm -f "$bld/klp/clippy-open"
+}
+
+echo "TAP version 13"
+echo "1..${#checks[@]}"
+n=0 failed=0
+for check in "${checks[@]}"; do
+	declare -F "check_$check" >/dev/null || die "no such check: $check"
+	((++n))
+	log=$LOGS/lint-$check.log
+	# A subshell of its own: "if" would switch off errexit inside the check.
+	set +e
+	(set -e; "check_$check") >"$log" 2>&1
+	rc=$?
+	set -e
+	if ((rc == 0)); then
+		echo "ok $n lint: $check"
+	else
+		sed 's/^/# /' "$log" | head -n 200
+		echo "not ok $n lint: $check"
+		failed=1
+	fi
+done
+exit "$failed"

@@ -1,0 +1,139 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+# test.sh: everything that CI runs. A part that fails does not stop the others,
+# unless they need what it makes. The last line is the sum over all parts.
+
+. "$(dirname "$0")/lib.sh"
+
+arch=${ARCH:-x86_64} debug=${DEBUG:-0}
+check_arch "$arch"
+check_debug "$debug"
+export -n KLP_T0 # each part shows its own time
+scripts=$REPO/scripts
+passed=0 failed=0 skipped=0
+table=()
+
+# account NAME START PASSED FAILED SKIPPED [WHY]
+account() {
+	local verdict=ok took=$(($(date +%s) - $2))
+	((passed += $3, failed += $4, skipped += $5)) || true
+	(($3)) || verdict=skipped
+	((!$4)) || verdict=FAILED
+	table+=("$(printf '%-26s %-8s %5d passed %3d failed %3d skipped %4d:%02d  %s' \
+		"$1" "$verdict" "$3" "$4" "$5" $((took / 60)) $((took % 60)) "${6:-}")")
+	echo "${table[-1]}"
+}
+
+# tap FILE RC: "PASSED FAILED SKIPPED" of TAP in FILE, made to agree with the
+# exit code: no failure gets lost, and no test at all is a failure.
+tap() {
+	local p f s rest
+	{ read -r p f s && rest=$(cat); } < <("$scripts/ktap.py" "$1")
+	[[ -z $rest ]] || echo "  failed: ${rest//$'\n'/, }" >&2
+	if (($2 && !f || !(p + f + s))); then f=1; fi
+	# A hang or a crash is a failure of its own.
+	(($2 < 2)) || ((++f))
+	echo "$p $f $s"
+}
+
+# plain NAME COMMAND...: a part that is one test.
+plain() {
+	local name=$1 start rc=0
+	shift
+	start=$(date +%s)
+	echo "== $name"
+	"$@" || rc=$?
+	if ((rc)); then account "$name" "$start" 0 1 0 "exit $rc"; else account "$name" "$start" 1 0 0; fi
+	return "$rc"
+}
+
+# with_tap NAME FILE COMMAND...: a part whose test points are in FILE, or on
+# its standard output when FILE is "-".
+with_tap() {
+	local name=$1 file=$2 start rc=0 counts
+	shift 2
+	start=$(date +%s)
+	echo "== $name"
+	if [[ $file == - ]]; then
+		file=$LOGS/part.tap
+		{ "$@" || echo $? >"$file.rc"; } > >(tee "$file")
+		wait $! || true
+		[[ ! -e $file.rc ]] || rc=$(<"$file.rc")
+		rm -f "$file.rc"
+	else
+		rm -f "$file"
+		"$@" || rc=$?
+		[[ -e $file ]] || : >"$file"
+	fi
+	read -r -a counts < <(tap "$file" "$rc")
+	account "$name" "$start" "${counts[@]}" "$( ((rc == 0)) || echo "exit $rc")"
+}
+
+# guest CORE NAMES LOG [VAR=VALUE...]: a boot of the kernel with that core.
+guest() {
+	local core=$1 names=$2 log=$3
+	shift 3
+	env ARCH="$arch" CORE="$core" DEBUG="$debug" KLP_LOG="$log" "$@" "$scripts/guest.sh" "$names"
+}
+log_of() { echo "$LOGS/guest-$2-$arch-$1$([[ $debug == 0 ]] || echo -debug).$3"; }
+
+missing() { account "$1" "$(date +%s)" 0 0 1 "not run: $2"; }
+
+host_tests() {
+	local start rc=0 log=$LOGS/host-tests.log counts
+	start=$(date +%s)
+	echo "== host tests"
+	"$scripts/host-tests.sh" >"$log" 2>&1 || rc=$?
+	# cargo's and libtest's lines, one per test program.
+	counts=$(awk '/^test result: / {
+		for (i = 1; i < NF; i++) {
+			if ($(i + 1) ~ /^passed/) p += $i
+			if ($(i + 1) ~ /^failed/) f += $i
+			if ($(i + 1) ~ /^ignored/) s += $i
+		}} END {print p + 0, f + 0, s + 0}' "$log")
+	read -r -a counts <<<"$counts"
+	if ((rc && !counts[1] || !(counts[0] + counts[1]))); then counts[1]=1; fi
+	((!counts[1])) || { log_matters "$log" && echo "log: $log"; }
+	account "host tests" "$start" "${counts[@]}"
+}
+
+plain "tools" "$scripts/deps.sh" "$arch" || true
+with_tap "lint" - "$scripts/lint.sh" spdx rustfmt checkpatch shellcheck python
+[[ ! -x $scripts/host-tests.sh ]] || host_tests
+
+declare -A built
+build() { "$scripts/build.sh" "$arch" "$1" "$debug" >/dev/null; }
+for core in m y c; do
+	built[$core]=1
+	plain "build CORE=$core" build "$core" || built[$core]=
+done
+if [[ ${built[m]} && $arch == x86_64 && $debug == 0 ]]; then
+	with_tap "clippy" - "$scripts/lint.sh" clippy
+else
+	missing "clippy" "no build to start from"
+fi
+
+for core in m y c; do
+	if [[ -z ${built[$core]} ]]; then
+		for part in demo kunit kselftest reload; do missing "$part CORE=$core" "its build failed"; done
+		continue
+	fi
+	plain "demo CORE=$core" guest "$core" demo demo || true
+	# The C core is there to show that it still builds and boots; comparing the
+	# two is another command's work.
+	[[ $core != c ]] || continue
+	with_tap "kunit CORE=$core" "$(log_of "$core" kunit console)" \
+		guest "$core" kunit kunit KLP_APPEND=kunit.enable=1 KLP_LIMIT=300
+	with_tap "kselftest CORE=$core" "$(log_of "$core" kselftest output)" \
+		guest "$core" kselftest kselftest
+	plain "reload CORE=$core" guest "$core" reload,kmemleak reload KLP_APPEND=kmemleak=on KLP_LIMIT=600 || true
+done
+
+echo
+echo "== all parts"
+printf '%s\n' "${table[@]}"
+echo "total time $(elapsed), logs in $LOGS"
+rc=0
+((failed == 0 && passed > 0)) || rc=1
+echo "$passed passed, $failed failed, $skipped skipped"
+exit "$rc"
