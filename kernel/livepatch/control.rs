@@ -57,7 +57,7 @@ pub(crate) fn init() -> Result {
     Ok(())
 }
 
-/// Undoes [`init`]. There must be no patches left.
+/// Undoes [`init()`]. There must be no patches left.
 pub(crate) fn exit() {
     let mut locked = lock::lock();
     // Statics are not dropped with the module.
@@ -107,6 +107,10 @@ pub(crate) unsafe fn enable_patch(patch: *mut bindings::klp_patch) -> Result {
     let mut locked = lock::lock();
     if transition::is_running(&locked) {
         return Err(EBUSY);
+    }
+    if find(&locked, desc.raw.id()).is_some() {
+        pr_err!("livepatch '{}' is enabled already\n", desc.module.name());
+        return Err(EEXIST);
     }
     if !state::is_compatible(patches(&locked), &desc) {
         pr_err!(

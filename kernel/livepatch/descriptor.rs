@@ -7,9 +7,12 @@
 //! module's own pointers to the module's own callbacks. Answers to `klp_check_patch()`, and to the
 //! checks in `klp_init_object()` and `klp_init_func()`, of `core.c`.
 
-use crate::symbol::{
-    MAX_OBJECT_LEN,
-    MAX_SYMBOL_LEN, //
+use crate::{
+    sort::sort_by_key,
+    symbol::{
+        MAX_OBJECT_LEN,
+        MAX_SYMBOL_LEN, //
+    }, //
 };
 use core::ptr::NonNull;
 use kernel::{
@@ -17,6 +20,7 @@ use kernel::{
     module_ref::Module,
     prelude::*,
     str::{
+        BStr,
         CStr,
         CString, //
     },
@@ -31,6 +35,32 @@ pub(crate) struct FuncSpec {
     pub(crate) name: Name,
     pub(crate) sympos: usize,
     pub(crate) new_func: usize,
+}
+
+impl FuncSpec {
+    /// Which of several symbols of this name, from 1: 0 means the only one.
+    fn position(&self) -> usize {
+        self.sympos.max(1)
+    }
+
+    /// What no other function of the object may have.
+    fn key(&self) -> (&[u8], usize) {
+        (self.name.to_bytes(), self.position())
+    }
+}
+
+/// Returns a function that `specs` have more than once.
+fn find_duplicate(specs: &[FuncSpec]) -> Result<Option<&FuncSpec>> {
+    let mut sorted = KVec::with_capacity(specs.len(), GFP_KERNEL)?;
+    for spec in specs {
+        sorted.push(spec, GFP_KERNEL)?;
+    }
+    sort_by_key(&mut sorted, |spec| spec.key());
+    Ok(sorted
+        .iter()
+        .zip(sorted.iter().skip(1))
+        .find(|(one, next)| one.key() == next.key())
+        .map(|(_, next)| *next))
 }
 
 /// The per-object callbacks.
@@ -49,6 +79,13 @@ pub(crate) struct ObjectSpec {
     pub(crate) name: Option<CString>,
     pub(crate) callbacks: Callbacks,
     pub(crate) funcs: KVec<FuncSpec>,
+}
+
+impl ObjectSpec {
+    /// What messages call the object.
+    fn label(&self) -> &CStr {
+        self.name.as_deref().unwrap_or(c"vmlinux")
+    }
 }
 
 /// A checked livepatch.
@@ -184,7 +221,14 @@ impl Descriptor<'_> {
         // SAFETY: The array ends with an entry that has neither functions nor a name.
         while unsafe { !(*obj).funcs.is_null() || !(*obj).name.is_null() } {
             // SAFETY: As above.
-            let spec = unsafe { Self::parse_object(name, obj) }?;
+            let spec = unsafe { Self::parse_object(name, objects.len(), obj) }?;
+            if objects
+                .iter()
+                .any(|other: &ObjectSpec| other.name.as_deref() == spec.name.as_deref())
+            {
+                pr_err!("livepatch '{}' has two objects '{}'\n", name, spec.label());
+                return Err(EEXIST);
+            }
             objects.push(spec, GFP_KERNEL)?;
             obj = obj.wrapping_add(1);
         }
@@ -212,7 +256,11 @@ impl Descriptor<'_> {
     /// # Safety
     ///
     /// As for [`Self::parse`].
-    unsafe fn parse_object(patch: &CStr, obj: *mut bindings::klp_object) -> Result<ObjectSpec> {
+    unsafe fn parse_object(
+        patch: &CStr,
+        index: usize,
+        obj: *mut bindings::klp_object,
+    ) -> Result<ObjectSpec> {
         // SAFETY: By the caller's promise.
         let (name, funcs, callbacks) = unsafe { ((*obj).name, (*obj).funcs, (*obj).callbacks) };
         let name = if name.is_null() {
@@ -220,11 +268,24 @@ impl Descriptor<'_> {
         } else {
             // SAFETY: By the caller's promise.
             let Some(name) = unsafe { copy_string(name, MAX_OBJECT_LEN) }? else {
-                pr_err!("livepatch '{}': the name of an object is too long\n", patch);
+                pr_err!(
+                    "livepatch '{}': the name of object {} is too long\n",
+                    patch,
+                    index
+                );
                 return Err(EINVAL);
             };
             Some(name)
         };
+        // sysfs would warn about the former, and confuse the latter with the kernel itself.
+        if let Some(name @ (b"" | b"vmlinux")) = name.as_deref().map(CStr::to_bytes) {
+            pr_err!(
+                "livepatch '{}': '{}' cannot be the name of an object\n",
+                patch,
+                BStr::from_bytes(name)
+            );
+            return Err(EINVAL);
+        }
         let label = name.as_deref().unwrap_or(c"vmlinux");
         if funcs.is_null() {
             pr_err!(
@@ -263,6 +324,15 @@ impl Descriptor<'_> {
                 );
                 return Err(EINVAL);
             };
+            if old_name.is_empty() {
+                pr_err!(
+                    "livepatch '{}': the name of function {} of object '{}' is empty\n",
+                    patch,
+                    specs.len(),
+                    label
+                );
+                return Err(EINVAL);
+            }
             if new_func.is_null() {
                 pr_err!(
                     "livepatch '{}': function '{}' of object '{}' has no new_func\n",
@@ -279,6 +349,17 @@ impl Descriptor<'_> {
             };
             specs.push(spec, GFP_KERNEL)?;
             func = func.wrapping_add(1);
+        }
+
+        if let Some(func) = find_duplicate(&specs)? {
+            pr_err!(
+                "livepatch '{}': function '{},{}' of object '{}' is there twice\n",
+                patch,
+                &**func.name,
+                func.position(),
+                label
+            );
+            return Err(EEXIST);
         }
 
         Ok(ObjectSpec {

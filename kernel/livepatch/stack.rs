@@ -404,7 +404,7 @@ fn hook(locked: &Locked, set: Pin<&mut HookSet>, object: &Object) -> Result {
         return Ok(());
     };
     let culprit = if err == EBUSY {
-        find_refused(locked, object)
+        find_refused(locked, object, this.scratch)
     } else {
         None
     };
@@ -420,10 +420,18 @@ fn hook(locked: &Locked, set: Pin<&mut HookSet>, object: &Object) -> Result {
 ///
 /// The filter of a registered ops can be extended, and stays as it is if that is refused: a binary
 /// search takes a pass per step, and a single grace period in the end.
-fn find_refused<'a>(locked: &Locked, object: &'a Object) -> Option<&'a Func> {
+///
+/// `new` is sorted, and holds the locations that were to be hooked. The others are hooked by an
+/// older set, which would make ftrace refuse them to the search as well.
+fn find_refused<'a>(locked: &Locked, object: &'a Object, new: &[usize]) -> Option<&'a Func> {
+    let mut funcs = KVec::with_capacity(object.funcs.len(), GFP_KERNEL).ok()?;
     let mut ips = KVec::with_capacity(object.funcs.len(), GFP_KERNEL).ok()?;
     for func in &object.funcs {
-        ips.push(func.ip.get(locked), GFP_KERNEL).ok()?;
+        let ip = func.ip.get(locked);
+        if new.binary_search(&ip).is_ok() {
+            funcs.push(func, GFP_KERNEL).ok()?;
+            ips.push(ip, GFP_KERNEL).ok()?;
+        }
     }
     // INVARIANT of the search: all before `good` are accepted together, some before `bad` is not.
     let (mut good, mut bad) = (0usize, ips.len());
@@ -445,7 +453,7 @@ fn find_refused<'a>(locked: &Locked, object: &'a Object) -> Option<&'a Func> {
     if probe.ops.is_registered() {
         retire(probe);
     }
-    object.funcs.get(good)
+    funcs.get(good).copied()
 }
 
 /// Takes the functions of `object` off their func stacks, or only its nops.

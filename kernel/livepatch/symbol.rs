@@ -7,8 +7,9 @@
 //! .klp.sym.<object>.<symbol>,<position>
 //! ```
 //!
-//! Answers to the `sscanf()` calls of `core.c`, but for what these let pass: text behind the
-//! position, and positions that overflow. Pure; tested on the host.
+//! Answers to the `sscanf()` calls of `core.c`. Refused here, though `sscanf()` lets it pass: text
+//! behind the position or white space before it, positions that overflow, a section's name that
+//! ends with the object, and names of objects that are too long. Pure; tested on the host.
 
 /// What a section's name begins with.
 const SECTION_PREFIX: &[u8] = b".klp.rela.";
@@ -30,7 +31,8 @@ pub(crate) struct Symbol<'a> {
     pub(crate) position: usize,
 }
 
-/// Splits `text` at the first `separator`; neither part may be longer than its limit or empty.
+/// Splits `text` at the first `separator`; the first part may be neither empty nor longer than
+/// `max`.
 fn split(text: &[u8], separator: u8, max: usize) -> Option<(&[u8], &[u8])> {
     let at = text.iter().position(|&byte| byte == separator)?;
     let (head, tail) = text.split_at_checked(at)?;

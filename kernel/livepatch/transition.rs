@@ -11,7 +11,7 @@
 //!
 //! # Ordering
 //!
-//! [`init`] writes, each before the next: the states of all tasks and the target state; the marks
+//! [`init()`] writes, each before the next: the states of all tasks and the target state; the marks
 //! of the funcs; the func stacks (when patching) and `TIF_PATCH_PENDING`. Readers go the other
 //! way: the handler reads the func stack, the mark, its task's state; switching a task reads the
 //! flag, then the target state and the ranges.
@@ -705,7 +705,15 @@ pub(crate) fn reverse(locked: &mut Locked) -> Result {
     smp_mb(barrier::Write);
 
     start(locked, check);
+    retry_now(locked);
     Ok(())
+}
+
+/// Lets the next try follow soon, in place of one that may be a second away.
+fn retry_now(locked: &Locked) {
+    if let Some(retry) = RETRY.borrow(locked) {
+        retry.reschedule(deferred::system_percpu(), msecs_to_jiffies(FIRST_DELAY_MS));
+    }
 }
 
 /// Switches all tasks that are left, whatever they are doing.
@@ -726,6 +734,7 @@ pub(crate) fn force(locked: &mut Locked) {
             }
         }
     }
+    retry_now(locked);
 }
 
 /// Brings the running transition in line with an object that was patched, or is not any more.

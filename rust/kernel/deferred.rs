@@ -129,13 +129,25 @@ impl<R: Run> Delayed<R> {
     }
 
     /// Requests a call on `queue` in `delay` jiffies. Does nothing if one is pending.
-    ///
-    /// The queue must not be destroyed before `self`.
     pub fn schedule(&self, queue: &'static Queue, delay: Jiffies) {
         let queue = core::ptr::from_ref(queue).cast_mut().cast();
         // SAFETY: The work is initialised, pinned, and cancelled before it is dropped.
         unsafe {
             bindings::queue_delayed_work_on(
+                bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int,
+                queue,
+                self.work.get(),
+                delay,
+            )
+        };
+    }
+
+    /// Requests a call on `queue` in `delay` jiffies, in place of one that is pending.
+    pub fn reschedule(&self, queue: &'static Queue, delay: Jiffies) {
+        let queue = core::ptr::from_ref(queue).cast_mut().cast();
+        // SAFETY: As in `schedule()`.
+        unsafe {
+            bindings::mod_delayed_work_on(
                 bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int,
                 queue,
                 self.work.get(),
