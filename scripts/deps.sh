@@ -34,7 +34,7 @@ rust_ready() {
 	local bin
 	find_rustc || return 1
 	bin=$(dirname "$RUSTC")
-	[[ -x $bin/rustdoc && -x $bin/rustfmt && -x $bin/clippy-driver ]]
+	[[ -x $bin/rustdoc && -x $bin/rustfmt && -x $bin/clippy-driver ]] && command -v cargo >/dev/null
 }
 
 packages=() want_rust='' want_bindgen=''
@@ -67,8 +67,8 @@ if [[ $want_rust ]]; then
 		suffix=none
 	done
 	case $suffix in
-	'') packages+=(rustc rust-src rustfmt rust-clippy) ;;
-	-web) packages+=(rustc-web rust-web-src rustfmt-web rust-web-clippy) ;;
+	'') packages+=(rustc rust-src rustfmt rust-clippy cargo) ;;
+	-web) packages+=(rustc-web rust-web-src rustfmt-web rust-web-clippy cargo-web) ;;
 	none) die "no rustc >= $MIN_RUSTC in this system's package lists (try apt-get update; Debian 12 or later is needed)" ;;
 	esac
 fi

@@ -50,6 +50,8 @@ mod stack;
 mod state;
 mod symbol;
 mod sysfs;
+#[cfg(CONFIG_KUNIT = "y")]
+mod tests;
 mod transition;
 
 use lock::Locked;

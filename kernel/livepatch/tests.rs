@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! KUnit tests of what needs nothing of the kernel: [`symbol`], [`ranges`], [`sort`] and
+//! [`dispatch`].
+//!
+//! They show that it works as the kernel compiles it. More cases run on the host.
+//!
+//! [`symbol`]: crate::symbol
+//! [`ranges`]: crate::ranges
+//! [`sort`]: crate::sort
+//! [`dispatch`]: crate::dispatch
+
+use kernel::prelude::*;
+
+#[kunit_tests(rust_livepatch)]
+mod suite {
+    use crate::{
+        dispatch::{
+            first_slot,
+            next_slot, //
+        },
+        ranges::{
+            find,
+            normalise,
+            Range, //
+        },
+        sort::sort_by_key,
+        symbol::{
+            parse_section,
+            parse_symbol,
+            Symbol,
+            MAX_OBJECT_LEN,
+            MAX_SYMBOL_LEN, //
+        }, //
+    };
+    use kernel::prelude::*;
+
+    /// Numbers without a pattern (xorshift).
+    struct Random(usize);
+
+    impl Random {
+        fn below(&mut self, limit: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0.checked_rem(limit).unwrap_or(0)
+        }
+    }
+
+    fn symbol<'a>(object: &'a [u8], name: &'a [u8], position: usize) -> Option<Symbol<'a>> {
+        Some(Symbol {
+            object,
+            name,
+            position,
+        })
+    }
+
+    fn concat(parts: &[&[u8]]) -> Result<KVec<u8>> {
+        let mut name = KVec::new();
+        for part in parts {
+            name.extend_from_slice(part, GFP_KERNEL)?;
+        }
+        Ok(name)
+    }
+
+    fn range(start: usize, end: usize, tag: usize) -> Range {
+        Range { start, end, tag }
+    }
+
+    #[test]
+    fn symbol_parts() {
+        assert_eq!(
+            parse_symbol(b".klp.sym.vmlinux.printk,0"),
+            symbol(b"vmlinux", b"printk", 0)
+        );
+        assert_eq!(
+            parse_symbol(b".klp.sym.ext4.f.isra.0,12"),
+            symbol(b"ext4", b"f.isra.0", 12)
+        );
+        assert_eq!(
+            parse_symbol(b".klp.sym.a,b.\xff,1"),
+            symbol(b"a,b", b"\xff", 1)
+        );
+    }
+
+    #[test]
+    fn symbol_refused() {
+        let names: [&[u8]; 10] = [
+            b"",
+            b".klp.sym.",
+            b".klp.sym.a",
+            b".klp.sym.a.b",
+            b".klp.sym.a.b,",
+            b".klp.sym.a.,0",
+            b".klp.sym..b,0",
+            b".klp.sym.a,0",
+            b".klp.rela.a.b,0",
+            b"klp.sym.a.b,0",
+        ];
+        for name in names {
+            assert_eq!(parse_symbol(name), None);
+        }
+    }
+
+    #[test]
+    fn symbol_position() -> Result {
+        assert_eq!(
+            parse_symbol(b".klp.sym.a.b,0018446744073709551615"),
+            symbol(b"a", b"b", usize::MAX)
+        );
+        let wrong: [&[u8]; 8] = [
+            b"18446744073709551616",
+            b"99999999999999999999",
+            b"1x",
+            b"1,2",
+            b" 1",
+            b"+1",
+            b"-1",
+            b"0x1",
+        ];
+        for position in wrong {
+            let name = concat(&[b".klp.sym.a.b,", position])?;
+            assert_eq!(parse_symbol(&name), None);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn symbol_limits() -> Result {
+        let (object, name) = ([b'o'; MAX_OBJECT_LEN + 1], [b's'; MAX_SYMBOL_LEN + 1]);
+        let (longest_object, longest_name) = (&object[1..], &name[1..]);
+        let text = concat(&[b".klp.sym.", longest_object, b".", longest_name, b",1"])?;
+        assert_eq!(parse_symbol(&text), symbol(longest_object, longest_name, 1));
+        let text = concat(&[b".klp.sym.", &object, b".", longest_name, b",1"])?;
+        assert_eq!(parse_symbol(&text), None);
+        let text = concat(&[b".klp.sym.", longest_object, b".", &name, b",1"])?;
+        assert_eq!(parse_symbol(&text), None);
+        let text = concat(&[b".klp.rela.", longest_object, b".text"])?;
+        assert_eq!(parse_section(&text), Some(longest_object));
+        let text = concat(&[b".klp.rela.", &object, b".text"])?;
+        assert_eq!(parse_section(&text), None);
+        Ok(())
+    }
+
+    #[test]
+    fn section_object() {
+        assert_eq!(
+            parse_section(b".klp.rela.ext4..text.unlikely"),
+            Some(&b"ext4"[..])
+        );
+        let names: [&[u8]; 6] = [
+            b"",
+            b".klp.rela.",
+            b".klp.rela.a",
+            b".klp.rela..text",
+            b".klp.sym.a.b",
+            b".rela.text",
+        ];
+        for name in names {
+            assert_eq!(parse_section(name), None);
+        }
+    }
+
+    #[test]
+    fn ranges_merged() {
+        let mut ranges = [
+            range(50, 60, 0),
+            range(15, 30, 1),
+            range(10, 20, 2),
+            range(40, 40, 3),
+            range(60, 70, 4),
+            range(12, 13, 5),
+            range(90, 80, 6),
+        ];
+        let kept = normalise(&mut ranges);
+        let expected = [range(10, 30, 2), range(50, 60, 0), range(60, 70, 4)];
+        assert_eq!(ranges.get(..kept), Some(&expected[..]));
+        assert_eq!(normalise(&mut []), 0);
+    }
+
+    #[test]
+    fn ranges_borders() {
+        const MAX: usize = usize::MAX;
+        let mut ranges = [range(MAX - 1, MAX, 0), range(10, 20, 1), range(0, 1, 2)];
+        assert_eq!(normalise(&mut ranges), 3);
+        let tag = |addr| find(&ranges, addr).map(|range| range.tag);
+        assert_eq!((tag(0), tag(1)), (Some(2), None));
+        assert_eq!((tag(9), tag(10)), (None, Some(1)));
+        assert_eq!((tag(19), tag(20)), (Some(1), None));
+        assert_eq!((tag(MAX - 2), tag(MAX - 1)), (None, Some(0)));
+        assert_eq!(tag(MAX), None);
+        assert_eq!(find(&[], 0), None);
+    }
+
+    #[test]
+    fn ranges_random() {
+        let mut random = Random(1);
+        for _ in 0..200 {
+            let mut ranges = [range(0, 0, 0); 12];
+            for (tag, slot) in ranges.iter_mut().enumerate() {
+                *slot = range(random.below(64), random.below(64), tag);
+            }
+            let original = ranges;
+            let kept = normalise(&mut ranges);
+            let merged = ranges.get(..kept).unwrap_or(&[]);
+            for addr in 0..64 {
+                let inside = |range: &Range| range.start <= addr && addr < range.end;
+                let found = find(merged, addr);
+                assert_eq!(found.is_some(), original.iter().any(inside));
+                assert!(found.is_none_or(inside));
+            }
+            let ordered = |pair: &[Range]| matches!(pair, [a, b] if a.end <= b.start);
+            assert!(merged.windows(2).all(ordered));
+        }
+    }
+
+    #[test]
+    fn sort_all_small() {
+        // All sequences of up to five numbers below five, so all orders of them.
+        for len in 0..=5 {
+            for mut number in 0..5usize.pow(len) {
+                let mut items = [0; 5];
+                for item in items.iter_mut().take(len as usize) {
+                    *item = number % 5;
+                    number /= 5;
+                }
+                let count = |items: &[usize], value| items.iter().filter(|&&i| i == value).count();
+                let mut sorted = items;
+                sort_by_key(&mut sorted, |&item| item);
+                assert!(sorted.is_sorted());
+                assert!((0..5).all(|value| count(&items, value) == count(&sorted, value)));
+            }
+        }
+    }
+
+    #[test]
+    fn sort_random() -> Result {
+        let mut random = Random(2);
+        for len in [0, 1, 2, 3, 16, 100, 1000] {
+            let mut items = KVec::with_capacity(len, GFP_KERNEL)?;
+            let mut sum = 0usize;
+            for _ in 0..len {
+                let item = random.below(len);
+                sum += item;
+                items.push(item, GFP_KERNEL)?;
+            }
+            sort_by_key(&mut items, |&item| item);
+            assert!(items.is_sorted());
+            assert_eq!(items.iter().sum::<usize>(), sum);
+            sort_by_key(&mut items, |&item| core::cmp::Reverse(item));
+            assert!(items.is_sorted_by(|a, b| a >= b));
+        }
+        Ok(())
+    }
+
+    /// Searches as the ftrace handler does; returns a slot with `ip` or a free one.
+    fn search(slots: &[usize], ip: usize, shift: u32) -> Option<usize> {
+        let mut index = first_slot(ip, shift);
+        for _ in slots {
+            let slot = *slots.get(index)?;
+            if slot == ip || slot == 0 {
+                return Some(index);
+            }
+            index = next_slot(index, slots.len().wrapping_sub(1));
+        }
+        None
+    }
+
+    #[test]
+    fn dispatch_finds_all() -> Result {
+        const TEXT: usize = 0xffff_ffff_8100_0000;
+        for bits in 1..=11u32 {
+            let shift = usize::BITS - bits;
+            let mut slots = KVec::from_elem(0usize, 1 << bits, GFP_KERNEL)?;
+            // As many as there may be: half of the slots.
+            let ips = || (0..1usize << (bits - 1)).map(|i| TEXT + 16 * i);
+            for ip in ips() {
+                let index = search(&slots, ip, shift).ok_or(EINVAL)?;
+                *slots.get_mut(index).ok_or(EINVAL)? = ip;
+            }
+            for ip in ips() {
+                let found = search(&slots, ip, shift).and_then(|index| slots.get(index));
+                assert_eq!(found, Some(&ip));
+                let absent = search(&slots, ip + 8, shift).and_then(|index| slots.get(index));
+                assert_eq!(absent, Some(&0));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! Tests, on the host, of those files of the core that need nothing of the kernel.
+//!
+//! The files are the kernel's own, so that what is tested is what runs. `scripts/host-tests.sh`
+//! runs this; `kernel/livepatch/tests.rs` has the same as KUnit tests, with fewer cases.
+
+// The core uses all of it, the tests do not.
+#![allow(dead_code)]
+
+#[path = "../../../kernel/livepatch/dispatch.rs"]
+mod dispatch;
+#[path = "../../../kernel/livepatch/ranges.rs"]
+mod ranges;
+#[path = "../../../kernel/livepatch/sort.rs"]
+mod sort;
+#[path = "../../../kernel/livepatch/symbol.rs"]
+mod symbol;
+
+#[cfg(test)]
+mod tests;

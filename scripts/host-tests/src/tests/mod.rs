@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+mod dispatch;
+mod ranges;
+mod scan;
+mod sort;
+mod symbol;
+
+use proptest::test_runner::Config;
+
+/// What differs from the defaults and the environment: nothing is written into the checkout.
+fn config() -> Config {
+    Config {
+        failure_persistence: None,
+        ..Config::default()
+    }
+}
