@@ -15,7 +15,7 @@ $(if $(filter-out m y c,$(CORE)),$(error CORE=$(CORE): must be m, y or c))
 $(if $(filter-out 0 1,$(DEBUG)),$(error DEBUG=$(DEBUG): must be 0 or 1))
 $(if $(KSRC),$(if $(wildcard $(KSRC)/Makefile),,$(error KSRC=$(KSRC): no kernel tree there)))
 
-.PHONY: help demo test kselftest shell build lint clean
+.PHONY: doc help demo test kselftest shell build lint clean
 help:
 	@echo 'A livepatch core in Rust for Linux 7.3'
 	@echo
@@ -25,6 +25,7 @@ help:
 	@echo '  make shell      an interactive guest with samples and test modules'
 	@echo '  make build      only the kernel and its modules'
 	@echo '  make lint       rustfmt, clippy, checkpatch, shellcheck'
+	@echo '  make doc        the core'\''s documentation, by rustdoc'
 	@echo '  make clean      remove what was built (not what was fetched)'
 	@echo
 	@echo '  ARCH=x86_64|arm64  the guest (default x86_64)'
@@ -40,7 +41,7 @@ build:
 	@scripts/deps.sh $(ARCH)
 	@scripts/build.sh $(ARCH) $(CORE) $(DEBUG)
 
-test lint:
+doc test lint:
 	@scripts/$@.sh
 
 clean:
