@@ -8,6 +8,7 @@
 //! checks in `klp_init_object()` and `klp_init_func()`, of `core.c`.
 
 use crate::{
+    lock::Locked,
     sort::sort_by_key,
     symbol::{
         MAX_OBJECT_LEN,
@@ -17,6 +18,7 @@ use crate::{
 use core::ptr::NonNull;
 use kernel::{
     bindings,
+    error::to_result,
     module_ref::Module,
     prelude::*,
     str::{
@@ -64,12 +66,45 @@ fn find_duplicate(specs: &[FuncSpec]) -> Result<Option<&FuncSpec>> {
 }
 
 /// The per-object callbacks.
+///
+/// They run under the mutex, in process context, while the core is only reading its state; the
+/// livepatch module is held as long as there is a [`RawObject`] to call them with.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Callbacks {
-    pub(crate) pre_patch: bindings::klp_pre_patch_t,
-    pub(crate) post_patch: bindings::klp_post_patch_t,
-    pub(crate) pre_unpatch: bindings::klp_pre_unpatch_t,
-    pub(crate) post_unpatch: bindings::klp_post_unpatch_t,
+    pre_patch: bindings::klp_pre_patch_t,
+    post_patch: bindings::klp_post_patch_t,
+    pre_unpatch: bindings::klp_pre_unpatch_t,
+    post_unpatch: bindings::klp_post_unpatch_t,
+}
+
+impl Callbacks {
+    pub(crate) fn pre_patch(&self, _locked: &Locked, object: RawObject) -> Result {
+        self.pre_patch.map_or(Ok(()), |callback| {
+            // SAFETY: The module's own callback, with the module's own descriptor.
+            to_result(unsafe { callback(object.0) })
+        })
+    }
+
+    pub(crate) fn post_patch(&self, _locked: &Locked, object: RawObject) {
+        if let Some(callback) = self.post_patch {
+            // SAFETY: As in `pre_patch()`.
+            unsafe { callback(object.0) };
+        }
+    }
+
+    pub(crate) fn pre_unpatch(&self, _locked: &Locked, object: RawObject) {
+        if let Some(callback) = self.pre_unpatch {
+            // SAFETY: As in `pre_patch()`.
+            unsafe { callback(object.0) };
+        }
+    }
+
+    pub(crate) fn post_unpatch(&self, _locked: &Locked, object: RawObject) {
+        if let Some(callback) = self.post_unpatch {
+            // SAFETY: As in `pre_patch()`.
+            unsafe { callback(object.0) };
+        }
+    }
 }
 
 /// One entry of `klp_patch.objs`.
@@ -150,10 +185,6 @@ unsafe impl Send for RawObject {}
 unsafe impl Sync for RawObject {}
 
 impl RawObject {
-    pub(crate) fn as_ptr(self) -> *mut bindings::klp_object {
-        self.0
-    }
-
     /// Writes back which module the object is bound to, for callbacks to read.
     ///
     /// # Safety

@@ -5,6 +5,8 @@
 //! This file is part of two crates, the handler's and the core's, and is their only contract.
 //! A [`Table`] never changes in size or place while ftrace can call the handler with it; its func
 //! stacks change under `klp_mutex`, with the handler reading them at any time.
+//!
+//! Answers to `struct klp_ops` of `patch.h`, and the links of `struct klp_func`.
 
 use core::cell::UnsafeCell;
 

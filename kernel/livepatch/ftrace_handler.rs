@@ -91,7 +91,7 @@ unsafe fn choose(table: *const Table, ip: usize) -> usize {
     // SAFETY: As above.
     if unsafe { (*node).transition.get().read_volatile() } {
         // Order the mark before the read of the task's state. Pairs with the smp_wmb() between
-        // the initial states and the marks in `Transition::init()`: whoever sees the mark does not
+        // the initial states and the marks in `transition::init()`: whoever sees the mark does not
         // see KLP_TRANSITION_IDLE.
         //
         // SAFETY: No requirements.

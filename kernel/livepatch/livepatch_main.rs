@@ -16,10 +16,11 @@
 //!   ([`ranges`]).
 //!
 //! [`modules`] does the same for modules that are loaded later, [`shadow`] is the store of shadow
-//! variables, and [`lock`] is what protects all but the last.
+//! variables, [`lock`] is what protects all but the last, and [`hooks`] what is shared with C.
 //!
 //! This file is the border to C: the functions of `include/linux/livepatch.h`, and the operations
-//! that `hooks.c`, which is always in vmlinux, calls.
+//! that `hooks.c`, which is always in vmlinux, calls. Answers to the exported functions of the C
+//! core, and to its `klp_init()`.
 
 use kernel::{
     bindings,
@@ -38,6 +39,7 @@ use kernel::{
 mod control;
 mod descriptor;
 mod dispatch;
+mod hooks;
 mod lock;
 mod lookup;
 mod modules;

@@ -9,6 +9,8 @@
 //! Callbacks of livepatch modules run under the mutex and may call back into the core. They get in
 //! with a fresh [`Locked`] that is only ever lent for reading; so whoever calls a callback must
 //! have no more than `&Locked` in use, which the signatures of the callers enforce.
+//!
+//! Answers to `klp_mutex` of `core.c` and the rules in the comment on it.
 
 use core::{
     cell::UnsafeCell,
@@ -18,11 +20,7 @@ use core::{
     },
 };
 use kernel::{
-    bindings,
-    sync::lock::{
-        mutex::MutexBackend,
-        Lock, //
-    },
+    sync::lock::mutex::MutexBackend,
     types::NotThreadSafe, //
 };
 
@@ -48,10 +46,8 @@ pub(crate) struct Guard {
 
 /// Acquires `klp_mutex`. May sleep.
 pub(crate) fn lock() -> Guard {
-    // SAFETY: `klp_mutex` is a static, initialised mutex.
-    let mutex = unsafe { Lock::<(), MutexBackend>::from_raw(&raw mut bindings::klp_mutex) };
     Guard {
-        _guard: mutex.lock(),
+        _guard: crate::hooks::mutex().lock(),
         locked: Locked(NotThreadSafe),
     }
 }

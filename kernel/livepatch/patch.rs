@@ -212,10 +212,8 @@ impl Object {
         };
         let guard = rcu::read_lock();
         let module = Module::find(name, &guard)
-            .map(Module::as_ptr)
-            // SAFETY: The module is valid under RCU; `klp_alive` is protected by the mutex.
-            .filter(|&module| unsafe { (*module).klp_alive })
-            .unwrap_or(core::ptr::null_mut());
+            .filter(|module| module.is_klp_alive())
+            .map_or(core::ptr::null_mut(), Module::as_ptr);
         // Once `klp_alive` was seen under the mutex, the module stays until klp_module_going().
         self.bind(locked, module);
     }
@@ -246,28 +244,24 @@ impl Object {
 
     /// Calls `pre_patch`. An error means that nothing further may be called for the object.
     pub(crate) fn pre_patch(&self, locked: &Locked) -> Result {
-        let mut result = Ok(());
-        if let (Some(callback), Some(raw)) = (self.callbacks.pre_patch, self.raw) {
-            // SAFETY: The livepatch module is held; callbacks get their own descriptor.
-            result = kernel::error::to_result(unsafe { callback(raw.as_ptr()) });
-        }
+        let result = self
+            .raw
+            .map_or(Ok(()), |raw| self.callbacks.pre_patch(locked, raw));
         self.post_unpatch_due.set(locked, result.is_ok());
         result
     }
 
     /// Calls `post_patch`.
-    pub(crate) fn post_patch(&self, _locked: &Locked) {
-        if let (Some(callback), Some(raw)) = (self.callbacks.post_patch, self.raw) {
-            // SAFETY: As in `pre_patch()`.
-            unsafe { callback(raw.as_ptr()) };
+    pub(crate) fn post_patch(&self, locked: &Locked) {
+        if let Some(raw) = self.raw {
+            self.callbacks.post_patch(locked, raw);
         }
     }
 
     /// Calls `pre_unpatch`.
-    pub(crate) fn pre_unpatch(&self, _locked: &Locked) {
-        if let (Some(callback), Some(raw)) = (self.callbacks.pre_unpatch, self.raw) {
-            // SAFETY: As in `pre_patch()`.
-            unsafe { callback(raw.as_ptr()) };
+    pub(crate) fn pre_unpatch(&self, locked: &Locked) {
+        if let Some(raw) = self.raw {
+            self.callbacks.pre_unpatch(locked, raw);
         }
     }
 
@@ -275,9 +269,8 @@ impl Object {
     pub(crate) fn post_unpatch(&self, locked: &Locked) {
         let due = self.post_unpatch_due.get(locked);
         self.post_unpatch_due.set(locked, false);
-        if let (true, Some(callback), Some(raw)) = (due, self.callbacks.post_unpatch, self.raw) {
-            // SAFETY: As in `pre_patch()`.
-            unsafe { callback(raw.as_ptr()) };
+        if let (true, Some(raw)) = (due, self.raw) {
+            self.callbacks.post_unpatch(locked, raw);
         }
     }
 

@@ -8,6 +8,7 @@
 //!
 //! Answers to `shadow.c`.
 
+use crate::hooks::shadow_lock;
 use core::{
     cell::UnsafeCell,
     ptr::{
@@ -30,11 +31,6 @@ use kernel::{
                 Release, //
             },
             Atomic, //
-        },
-        lock::{
-            spinlock::SpinLockIrqBackend,
-            Guard,
-            Lock, //
         },
         rcu, //
     },
@@ -62,11 +58,6 @@ static TABLE: [Atomic<*mut Header>; BUCKETS] = [const { Atomic::new(null_mut()) 
 
 /// The number of variables; changed under the lock.
 static COUNT: Atomic<usize> = Atomic::new(0);
-
-fn lock() -> Guard<'static, (), SpinLockIrqBackend> {
-    // SAFETY: A static, initialised lock.
-    unsafe { Lock::<(), SpinLockIrqBackend>::from_raw(&raw mut bindings::klp_shadow_lock) }.lock()
-}
 
 fn bucket(obj: *mut c_void) -> &'static Atomic<*mut Header> {
     let hash = obj
@@ -155,7 +146,7 @@ pub(crate) unsafe fn get_or_alloc(
         return null_mut();
     }
 
-    let guard = lock();
+    let guard = shadow_lock().lock();
     // SAFETY: The lock is held.
     if let Some(header) = unsafe { find(obj, id) } {
         drop(guard);
@@ -266,7 +257,7 @@ unsafe fn free_in(
 ///
 /// `dtor` must be callable with interrupts off.
 pub(crate) unsafe fn free(obj: *mut c_void, id: usize, dtor: Dtor) {
-    let _guard = lock();
+    let _guard = shadow_lock().lock();
     // SAFETY: The lock is held, the rest is the caller's promise.
     unsafe { free_in(bucket(obj), dtor, true, |header| header.is(obj, id)) };
 }
@@ -277,7 +268,7 @@ pub(crate) unsafe fn free(obj: *mut c_void, id: usize, dtor: Dtor) {
 ///
 /// `dtor` must be callable with interrupts off.
 pub(crate) unsafe fn free_all(id: usize, dtor: Dtor) {
-    let _guard = lock();
+    let _guard = shadow_lock().lock();
     for head in &TABLE {
         // SAFETY: As in `free()`.
         unsafe { free_in(head, dtor, false, |header| header.id == id) };

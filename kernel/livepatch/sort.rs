@@ -3,7 +3,7 @@
 //! Sorting without memory and without a way to panic.
 //!
 //! The sorts of `core` panic when the order is inconsistent, in a function that objtool does not
-//! know to be one that never returns. Pure; tested on the host.
+//! know to be one that never returns. The C core sorts nothing. Pure; tested on the host.
 
 /// Sorts `items` by `key`. Not stable; `O(n log n)` always (a heapsort).
 pub(crate) fn sort_by_key<T, K: PartialOrd>(items: &mut [T], key: impl Fn(&T) -> K) {

@@ -19,6 +19,11 @@
 use crate::{
     control as klp,
     descriptor::Name,
+    hooks::{
+        set_sched_try_switch,
+        stack_buffer,
+        target_state, //
+    },
     lock::{
         Locked,
         Shared, //
@@ -38,6 +43,7 @@ use kernel::{
     bindings,
     deferred::{
         self,
+        round_relative,
         Delayed, //
     },
     error::to_result,
@@ -71,10 +77,7 @@ use kernel::{
         CpusReadGuard,
         ReadGuard, //
     },
-    time::{
-        msecs_to_jiffies,
-        Jiffies, //
-    },
+    time::msecs_to_jiffies,
     warn_on_once, //
 };
 
@@ -165,12 +168,6 @@ pub(crate) fn is_current(locked: &Locked, patch: &Patch) -> bool {
 
 fn current(locked: &Locked) -> Option<&Transition> {
     CURRENT.borrow(locked).as_ref()
-}
-
-/// The target state, as the hooks in vmlinux read it.
-fn target_state() -> &'static Atomic<i32> {
-    // SAFETY: The hooks read it with READ_ONCE(), and only the core writes to it.
-    unsafe { Atomic::from_ptr(&raw mut bindings::klp_target_state) }
 }
 
 /// The functions that must not be on the stack of a task when it is switched.
@@ -317,8 +314,7 @@ pub(crate) fn start(locked: &mut Locked, check: KBox<StackCheck>) {
         }
     });
 
-    // SAFETY: No requirements but process context.
-    unsafe { bindings::klp_set_sched_try_switch(true) };
+    set_sched_try_switch(true);
 }
 
 /// Why a task cannot be switched.
@@ -341,13 +337,8 @@ fn check_and_switch<'a>(
     if task.is_running() && !is_current {
         return Err(Obstacle::Running);
     }
-    // SAFETY: Preemption is disabled, so that the buffer is ours.
-    let entries = unsafe {
-        core::slice::from_raw_parts_mut(
-            bindings::klp_stack_buffer(),
-            bindings::KLP_MAX_STACK_ENTRIES as usize,
-        )
-    };
+    // SAFETY: Preemption is disabled, and nobody else on this CPU is in here.
+    let entries = unsafe { stack_buffer() };
     let entries = stacktrace::save_reliable(task, entries).map_err(|_| Obstacle::Unreliable)?;
     if let Some(name) = check.find(entries) {
         return Err(Obstacle::SleepsOn(name));
@@ -429,9 +420,7 @@ pub(crate) fn try_switch_current() {
     }
     // SAFETY: What was published is freed only after a wait for sections like this one.
     let check = unsafe { &*check };
-    // SAFETY: The current task is valid.
-    let task = unsafe { &*Task::current_raw().cast::<Task>() };
-    try_switch(task, target_state().load(Relaxed), check);
+    try_switch(kernel::current!(), target_state().load(Relaxed), check);
 }
 
 /// Tries to switch all tasks that are left. Ends the transition if none remains, else asks to be
@@ -446,8 +435,7 @@ pub(crate) fn try_complete(locked: &mut Locked) {
         return;
     }
 
-    // SAFETY: No requirements but process context.
-    unsafe { bindings::klp_set_sched_try_switch(false) };
+    set_sched_try_switch(false);
     let replaced = complete(locked);
     if !patch.is_enabled(locked) {
         klp::free_async(locked, &patch);
@@ -538,12 +526,6 @@ fn retry_later(locked: &mut Locked) {
     if let Some(retry) = RETRY.borrow(locked) {
         retry.schedule(deferred::system_percpu(), delay);
     }
-}
-
-/// `round_jiffies_relative()`: lets the work share a timer interrupt with others.
-fn round_relative(delay: Jiffies) -> Jiffies {
-    // SAFETY: No requirements.
-    unsafe { bindings::round_jiffies_relative(delay) }
 }
 
 /// Makes the remaining tasks move: kernel threads are woken, others pass through the kernel exit.

@@ -165,6 +165,14 @@ impl<R: Run> PinnedDrop for Delayed<R> {
     }
 }
 
+/// Rounds a delay so that the work shares a timer interrupt with others.
+///
+/// Mirrors `round_jiffies_relative()`.
+pub fn round_relative(delay: Jiffies) -> Jiffies {
+    // SAFETY: No requirements.
+    unsafe { bindings::round_jiffies_relative(delay) }
+}
+
 /// Returns the system's per-CPU workqueue.
 pub fn system_percpu() -> &'static Queue {
     // SAFETY: Set at boot, before any module runs, and never destroyed.

@@ -63,6 +63,16 @@ impl Module {
         (!ptr.is_null()).then(|| unsafe { Self::from_raw(ptr) })
     }
 
+    /// Returns whether the module has been announced to the livepatch core, and is not leaving yet.
+    ///
+    /// Changes only under `klp_mutex`.
+    #[cfg(CONFIG_LIVEPATCH)]
+    #[inline]
+    pub fn is_klp_alive(&self) -> bool {
+        // SAFETY: `self` is a valid module.
+        unsafe { (&raw const (*self.as_ptr()).klp_alive).read_volatile() }
+    }
+
     /// Takes a reference that keeps the module from being unloaded.
     ///
     /// Mirrors `try_module_get()`. [`None`] means that it is already on its way out.
