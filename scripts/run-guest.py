@@ -27,7 +27,7 @@ ARCH = {
         "machine": ["-M", "pc"],
         "out": ["-serial", "chardev:out"],
         # No ACPI: a reboot by triple fault is what makes QEMU exit.
-        "append": "console=ttyS0 reboot=t klp.out=ttyS1",
+        "append": "console=ttyS0 reboot=t tsc=reliable klp.out=ttyS1",
     },
     "arm64": {
         "qemu": "qemu-system-aarch64",
@@ -110,8 +110,10 @@ class Console:
 
 def qemu_command(args, console):
     a = ARCH[args.arch]
+    # Not thread=multi: up to 8.0, QEMU can translate code that another CPU is
+    # just writing, and runs the int3 of a finished text_poke() later on.
     accel = ["-accel", "kvm", "-cpu", "host"] if kvm_works(args.arch) else \
-        ["-accel", "tcg,thread=multi"]
+        ["-accel", "tcg,thread=single"]
     machine = a["machine"]
     if accel[1] == "kvm":
         machine = machine[:2]
@@ -121,7 +123,10 @@ def qemu_command(args, console):
     if args.interactive:
         # Ctrl-A x ends QEMU, Ctrl-A c is its monitor.
         out = ["-chardev", "stdio,id=out,signal=off,mux=on", "-mon", "chardev=out"]
-    return [a["qemu"], *machine, *accel, "-smp", str(args.cpus), "-m", args.mem,
+    # Sockets: the MP table, from which x86_64 knows its CPUs without ACPI, has
+    # only one CPU of each.
+    smp = "%d,sockets=%d,cores=1,threads=1" % (args.cpus, args.cpus)
+    return [a["qemu"], *machine, *accel, "-smp", smp, "-m", args.mem,
             "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-chardev", "file,id=con,path=" + console, "-serial", "chardev:con",
             *out, *a["out"], "-kernel", args.kernel, "-initrd", args.initrd,
