@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # host-tests.sh [ARG...]: tests, on this machine, of the core's pure logic: those
-# files of kernel/livepatch that need nothing of the kernel. ARGs go to the test
-# program (a filter, --nocapture). From the environment: PROPTEST_CASES and
-# PROPTEST_RNG_SEED, the latter to repeat a run.
+# files of kernel/livepatch that need nothing of the kernel; and of a model of
+# its ordering. ARGs go to the test program (a filter, --nocapture). From the
+# environment: PROPTEST_CASES and PROPTEST_RNG_SEED, the latter to repeat a run.
 
 . "$(dirname "$0")/lib.sh"
 . "$REPO/scripts/toolchain.sh"

@@ -12,9 +12,10 @@
 //! # Ordering
 //!
 //! [`init()`] writes, each before the next: the states of all tasks and the target state; the marks
-//! of the funcs; the func stacks (when patching) and `TIF_PATCH_PENDING`. Readers go the other
-//! way: the handler reads the func stack, the mark, its task's state; switching a task reads the
-//! flag, then the target state and the ranges.
+//! of the funcs; the func stacks (when patching). [`start`] publishes the ranges and, with a full
+//! barrier in between, sets `TIF_PATCH_PENDING`. Readers go the other way: the handler reads the
+//! func stack, the mark, its task's state; switching a task reads the flag, then the target state
+//! and the ranges. `scripts/host-tests` has a model of this, which fails without any one of them.
 
 use crate::{
     control as klp,
@@ -223,7 +224,12 @@ impl StackCheck {
     /// Publishes `check` for [`try_switch_current`], and takes back what was published before.
     fn publish(check: Option<KBox<Self>>) -> Option<KBox<Self>> {
         let new = check.map_or(null_mut(), KBox::into_raw);
-        // Pairs with the acquire in `try_switch_current()`.
+        // Release: the check is complete before it is found. Pairs with the acquire in
+        // `try_switch_current()`.
+        //
+        // Full, and no less: `start()` sets TIF_PATCH_PENDING next, and whoever sees that must see
+        // the target, the marks, the func stacks and this check. Pairs with the atomic of
+        // klp_update_patch_state() and the smp_rmb() of __klp_sched_try_switch().
         let old = STACK_CHECK.xchg(new, Full);
         // SAFETY: What is published comes from `into_raw()` and is taken back once.
         (!old.is_null()).then(|| unsafe { KBox::from_raw(old) })
@@ -304,7 +310,8 @@ pub(crate) fn start(locked: &mut Locked, check: KBox<StackCheck>) {
         current.target.label()
     );
 
-    // Nobody uses the old one: either there is none, or reverse() has waited for its users.
+    // Nobody uses the old one: reverse() has waited for its users, and from here on
+    // TIF_PATCH_PENDING is what lets others look, behind the new one.
     drop(StackCheck::publish(Some(check)));
 
     let target = current.target.state();

@@ -2,6 +2,9 @@
 
 //! Tests, on the host, of those files of the core that need nothing of the kernel.
 //!
+//! And a model of how the core, the ftrace handler and tasks order what they do, in
+//! `tests/ordering.rs`.
+//!
 //! The files are the kernel's own, so that what is tested is what runs. `scripts/host-tests.sh`
 //! runs this; `kernel/livepatch/tests.rs` has the same as KUnit tests, with fewer cases.
 

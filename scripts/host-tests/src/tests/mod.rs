@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
 mod dispatch;
+mod ordering;
 mod ranges;
 mod scan;
 mod sort;
