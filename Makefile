@@ -15,13 +15,14 @@ $(if $(filter-out m y c,$(CORE)),$(error CORE=$(CORE): must be m, y or c))
 $(if $(filter-out 0 1,$(DEBUG)),$(error DEBUG=$(DEBUG): must be 0 or 1))
 $(if $(KSRC),$(if $(wildcard $(KSRC)/Makefile),,$(error KSRC=$(KSRC): no kernel tree there)))
 
-.PHONY: doc help demo test kselftest shell build lint clean
+.PHONY: doc help demo test kselftest compare shell build lint clean
 help:
 	@echo 'A livepatch core in Rust for Linux 7.3'
 	@echo
 	@echo '  make demo       boot a guest, livepatch it, and undo it: /proc/cmdline three times'
 	@echo '  make test       all that CI runs; ends with "N passed, N failed, N skipped"'
 	@echo '  make kselftest  the livepatch selftests in the guest, as TAP'
+	@echo '  make compare    C core and Rust core side by side; unlisted differences fail'
 	@echo '  make shell      an interactive guest with samples and test modules'
 	@echo '  make build      only the kernel and its modules'
 	@echo '  make lint       rustfmt, clippy, checkpatch, shellcheck'
@@ -41,7 +42,7 @@ build:
 	@scripts/deps.sh $(ARCH)
 	@scripts/build.sh $(ARCH) $(CORE) $(DEBUG)
 
-doc test lint:
+compare doc test lint:
 	@scripts/$@.sh
 
 clean:
