@@ -6,8 +6,9 @@ ARCH ?= x86_64
 CORE ?= m
 DEBUG ?= 0
 TESTS ?=
+FLIPS ?=
 KSRC ?=
-export ARCH CORE DEBUG TESTS KSRC
+export ARCH CORE DEBUG TESTS FLIPS KSRC
 
 # A word too many would otherwise be taken for a target or silently ignored.
 $(if $(filter-out x86_64 arm64,$(ARCH)),$(error ARCH=$(ARCH): must be x86_64 or arm64))
@@ -15,7 +16,7 @@ $(if $(filter-out m y c,$(CORE)),$(error CORE=$(CORE): must be m, y or c))
 $(if $(filter-out 0 1,$(DEBUG)),$(error DEBUG=$(DEBUG): must be 0 or 1))
 $(if $(KSRC),$(if $(wildcard $(KSRC)/Makefile),,$(error KSRC=$(KSRC): no kernel tree there)))
 
-.PHONY: doc help demo test kselftest compare shell build lint clean
+.PHONY: doc help demo test kselftest compare stress shell build lint clean
 help:
 	@echo 'A livepatch core in Rust for Linux 7.3'
 	@echo
@@ -23,6 +24,7 @@ help:
 	@echo '  make test       all that CI runs; ends with "N passed, N failed, N skipped"'
 	@echo '  make kselftest  the livepatch selftests in the guest, as TAP'
 	@echo '  make compare    C core and Rust core side by side; unlisted differences fail'
+	@echo '  make stress     transitions back and forth on a busy guest, then a search for leaks'
 	@echo '  make shell      an interactive guest with samples and test modules'
 	@echo '  make build      only the kernel and its modules'
 	@echo '  make lint       rustfmt, clippy, checkpatch, shellcheck'
@@ -33,10 +35,14 @@ help:
 	@echo '  CORE=m|y|c         Rust core as module (default), built in, or the C core'
 	@echo '  DEBUG=1            with KASAN, lockdep and friends'
 	@echo '  TESTS="NAME..."    selftests to run, e.g. TESTS="livepatch sysfs"'
+	@echo '  FLIPS=N            how many transitions make stress starts or turns round (default 2000)'
 	@echo '  KSRC=DIR           a Linux 7.3.y tree, instead of the one that apt fetches'
 
 demo kselftest shell:
 	@scripts/guest.sh $@
+
+stress:
+	@KLP_SMP=$${KLP_SMP:-4} KLP_APPEND="kmemleak=on $$KLP_APPEND" scripts/guest.sh stress,kmemleak
 
 build:
 	@scripts/deps.sh $(ARCH)

@@ -91,7 +91,7 @@ esac
 
 # install_root: what a guest gets: /lib/modules and /klp/selftests.
 install_root() {
-	local root=$bld/klp/root st=tools/testing/selftests/livepatch dir
+	local root=$bld/klp/root st=tools/testing/selftests/livepatch dir prog
 	rm -rf "$root"
 	mkdir -p "$root/klp/selftests/test_modules"
 	kmake "$tree" "$bld" "$arch" INSTALL_MOD_PATH="$root/usr" INSTALL_MOD_STRIP=1 modules_install
@@ -103,7 +103,9 @@ install_root() {
 		cp "$bld/klp/$dir"/*.ko "$root/klp/selftests/test_modules/"
 	done
 	cp "$tree/$st"/*.sh "$root/klp/selftests/"
-	"$user_cc" -O2 -o "$root/klp/selftests/test_klp-call_getpid" "$tree/$st/test_klp-call_getpid.c"
+	for prog in test_klp-call_getpid test_klp-stress_load; do
+		"$user_cc" -O2 -o "$root/klp/selftests/$prog" "$tree/$st/$prog.c"
+	done
 }
 
 [[ -d $bld ]] || seed

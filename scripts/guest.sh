@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # guest.sh NAME[,NAME...]: everything from a bare machine to a booted guest
 # that runs scripts/guest/NAME. From the environment: ARCH, CORE, DEBUG, TESTS,
-# ROUNDS, KSRC; KLP_APPEND (kernel options), KLP_LIMIT (seconds), KLP_LOG (name).
+# ROUNDS, FLIPS, SEED, KSRC; KLP_APPEND (kernel options), KLP_SMP (CPUs),
+# KLP_LIMIT (seconds), KLP_LOG (name).
 # Exits as run-guest.py does: 0 pass, 1 fail, 2 hang, 3 crash.
 
 . "$(dirname "$0")/lib.sh"
@@ -30,7 +31,8 @@ trap 'rm -rf "$tmp"' EXIT
 mkdir -p "$tmp/add/klp"
 cp "$REPO/scripts/guest/"* "$tmp/add/klp/"
 mv "$tmp/add/klp/init" "$tmp/add/init"
-printf '%s=%q\n' ARCH "$arch" CORE "$core" DEBUG "$debug" TESTS "${TESTS:-}" ROUNDS "${ROUNDS:-}" >"$tmp/add/klp/env"
+printf '%s=%q\n' ARCH "$arch" CORE "$core" DEBUG "$debug" TESTS "${TESTS:-}" ROUNDS "${ROUNDS:-}" \
+	FLIPS "${FLIPS:-}" SEED "${SEED:-}" >"$tmp/add/klp/env"
 "$REPO/scripts/mkcpio.py" "$tmp/add.cpio" --dir "$tmp/add=." --dir "$bld/klp/root=."
 cat "$rootfs" "$tmp/add.cpio" >"$tmp/initrd"
 case $arch in
@@ -49,11 +51,13 @@ fi
 case $run in
 shell) args+=(--interactive) limit=0 ;;
 demo) limit=120 ;;
+stress*) limit=$((300 + ${FLIPS:-2000})) ;;
 *) limit=900 ;;
 esac
 log=$LOGS/guest-${KLP_LOG:-${run//,/-}}-$arch-$core
 [[ $debug == 0 ]] || log+=-debug
 args+=(--limit $((${KLP_LIMIT:-$limit} * slow)) --log "$log")
+[[ -z ${KLP_SMP:-} ]] || args+=(--cpus "$KLP_SMP")
 for option in ${KLP_APPEND:-}; do args+=(--append "$option"); done
 step 4 4 "booting"
 rc=0
