@@ -16,7 +16,7 @@ $(if $(filter-out m y c,$(CORE)),$(error CORE=$(CORE): must be m, y or c))
 $(if $(filter-out 0 1,$(DEBUG)),$(error DEBUG=$(DEBUG): must be 0 or 1))
 $(if $(KSRC),$(if $(wildcard $(KSRC)/Makefile),,$(error KSRC=$(KSRC): no kernel tree there)))
 
-.PHONY: doc help demo test kselftest compare stress shell build lint clean
+.PHONY: doc help demo test kselftest klp-build compare stress shell build lint clean
 help:
 	@echo 'A livepatch core in Rust for Linux 7.3'
 	@echo
@@ -25,6 +25,7 @@ help:
 	@echo '  make kselftest  the livepatch selftests in the guest, as TAP'
 	@echo '  make compare    C core and Rust core side by side; unlisted differences fail'
 	@echo '  make stress     transitions back and forth on a busy guest, then a search for leaks'
+	@echo '  make klp-build  livepatches that klp-build makes of two CVE fixes, on the Rust core'
 	@echo '  make shell      an interactive guest with samples and test modules'
 	@echo '  make build      only the kernel and its modules'
 	@echo '  make lint       rustfmt, clippy, checkpatch, shellcheck'
@@ -43,6 +44,9 @@ demo kselftest shell:
 
 stress:
 	@KLP_SMP=$${KLP_SMP:-4} KLP_APPEND="kmemleak=on $$KLP_APPEND" scripts/guest.sh stress,kmemleak
+
+klp-build:
+	@scripts/klp-build-test.sh
 
 build:
 	@scripts/deps.sh $(ARCH)
