@@ -21,6 +21,11 @@ EXPORT_SYMBOL_GPL(klp_shadow_alloc);
 EXPORT_SYMBOL_GPL(klp_shadow_get_or_alloc);
 EXPORT_SYMBOL_GPL(klp_shadow_free);
 EXPORT_SYMBOL_GPL(klp_shadow_free_all);
+EXPORT_SYMBOL_GPL(klp_shadow_type_get);
+EXPORT_SYMBOL_GPL(klp_shadow_type_alloc);
+EXPORT_SYMBOL_GPL(klp_shadow_type_get_or_alloc);
+EXPORT_SYMBOL_GPL(klp_shadow_type_free);
+EXPORT_SYMBOL_GPL(klp_shadow_type_free_all);
 
 /* Too large for the stack of __schedule(). */
 static DEFINE_PER_CPU(unsigned long [KLP_MAX_STACK_ENTRIES], klp_stack_entries);

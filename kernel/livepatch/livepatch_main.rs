@@ -16,7 +16,8 @@
 //!   ([`ranges`]).
 //!
 //! [`modules`] does the same for modules that are loaded later, [`shadow`] is the store of shadow
-//! variables, [`lock`] is what protects all but the last, and [`hooks`] what is shared with C.
+//! variables, in a [`shadow_table`]; [`lock`] is what protects all but those, and [`hooks`] what is
+//! shared with C.
 //!
 //! This file is the border to C: the functions of `include/linux/livepatch.h`, and the operations
 //! that `hooks.c`, which is always in vmlinux, calls. Answers to the exported functions of the C
@@ -47,6 +48,9 @@ mod patch;
 mod ranges;
 mod reloc;
 mod shadow;
+mod shadow_table;
+#[cfg(CONFIG_KUNIT = "y")]
+mod shadow_tests;
 mod sort;
 mod stack;
 mod state;
@@ -57,7 +61,11 @@ mod tests;
 mod transition;
 
 use lock::Locked;
-use shadow::Existing;
+use shadow::{
+    Existing,
+    Request,
+    Type, //
+};
 
 module! {
     type: Livepatch,
@@ -73,12 +81,15 @@ struct Livepatch;
 impl kernel::Module for Livepatch {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         control::init()?;
-        let started = transition::init_work().and_then(|()| {
-            // SAFETY: The table is constant, and unregistered before the module goes away.
-            kernel::error::to_result(unsafe { bindings::klp_register_core(&OPS) })
-        });
+        let started = shadow::init()
+            .and_then(|()| transition::init_work())
+            .and_then(|()| {
+                // SAFETY: The table is constant, and unregistered before the module goes away.
+                kernel::error::to_result(unsafe { bindings::klp_register_core(&OPS) })
+            });
         if let Err(err) = started {
             transition::exit_work();
+            shadow::exit();
             control::exit();
             return Err(err);
         }
@@ -93,6 +104,7 @@ impl Drop for Livepatch {
         // SAFETY: Registered by `init()`.
         unsafe { bindings::klp_unregister_core() };
         transition::exit_work();
+        shadow::exit();
         control::exit();
     }
 }
@@ -263,8 +275,16 @@ pub unsafe extern "C" fn klp_shadow_alloc(
     ctor: bindings::klp_shadow_ctor_t,
     ctor_data: *mut c_void,
 ) -> *mut c_void {
+    let request = Request {
+        size,
+        gfp: gfp_flags,
+        ctor,
+        ctor_data,
+        existing: Existing::Warn,
+        managed: false,
+    };
     // SAFETY: By the caller's promise.
-    unsafe { shadow::get_or_alloc(obj, id, size, gfp_flags, ctor, ctor_data, Existing::Warn) }
+    unsafe { shadow::get_or_alloc(obj, id, &request) }
 }
 
 /// Returns the data of the shadow variable `<obj, id>`, which is added as `klp_shadow_alloc()` does
@@ -282,8 +302,16 @@ pub unsafe extern "C" fn klp_shadow_get_or_alloc(
     ctor: bindings::klp_shadow_ctor_t,
     ctor_data: *mut c_void,
 ) -> *mut c_void {
+    let request = Request {
+        size,
+        gfp: gfp_flags,
+        ctor,
+        ctor_data,
+        existing: Existing::Return,
+        managed: false,
+    };
     // SAFETY: By the caller's promise.
-    unsafe { shadow::get_or_alloc(obj, id, size, gfp_flags, ctor, ctor_data, Existing::Return) }
+    unsafe { shadow::get_or_alloc(obj, id, &request) }
 }
 
 /// Frees the shadow variable `<obj, id>`, if there is one.
@@ -310,4 +338,115 @@ pub unsafe extern "C" fn klp_shadow_free(
 pub unsafe extern "C" fn klp_shadow_free_all(id: c_ulong, dtor: bindings::klp_shadow_dtor_t) {
     // SAFETY: By the caller's promise.
     unsafe { shadow::free_all(id, dtor) }
+}
+
+/// Returns the data of the shadow variable of `obj` with a type, or NULL.
+///
+/// # Safety
+///
+/// The type must be valid, or NULL; the caller must keep the variable from being freed.
+#[export]
+pub unsafe extern "C" fn klp_shadow_type_get(
+    obj: *mut c_void,
+    type_: *const bindings::klp_shadow_type,
+) -> *mut c_void {
+    // SAFETY: By the caller's promise.
+    match unsafe { Type::read(type_) } {
+        Some(type_) => shadow::get(obj, type_.id),
+        None => ::core::ptr::null_mut(),
+    }
+}
+
+/// Adds a shadow variable with a type, as `klp_shadow_alloc()` does with its id and constructor.
+///
+/// Refused, with a message, if no livepatch declares the type.
+///
+/// # Safety
+///
+/// As for `klp_shadow_type_get()`; the type's constructor must be callable with interrupts off.
+#[export]
+pub unsafe extern "C" fn klp_shadow_type_alloc(
+    obj: *mut c_void,
+    type_: *const bindings::klp_shadow_type,
+    size: usize,
+    gfp_flags: bindings::gfp_t,
+    ctor_data: *mut c_void,
+) -> *mut c_void {
+    // SAFETY: By the caller's promise.
+    let Some(type_) = (unsafe { Type::read(type_) }) else {
+        return ::core::ptr::null_mut();
+    };
+    let request = Request {
+        size,
+        gfp: gfp_flags,
+        ctor: type_.ctor,
+        ctor_data,
+        existing: Existing::Warn,
+        managed: true,
+    };
+    // SAFETY: By the caller's promise.
+    unsafe { shadow::get_or_alloc(obj, type_.id, &request) }
+}
+
+/// Returns the data of a shadow variable with a type, as `klp_shadow_get_or_alloc()` does with its
+/// id and constructor.
+///
+/// Refused, with a message, if no livepatch declares the type.
+///
+/// # Safety
+///
+/// As for `klp_shadow_type_get()`; the type's constructor must be callable with interrupts off.
+#[export]
+pub unsafe extern "C" fn klp_shadow_type_get_or_alloc(
+    obj: *mut c_void,
+    type_: *const bindings::klp_shadow_type,
+    size: usize,
+    gfp_flags: bindings::gfp_t,
+    ctor_data: *mut c_void,
+) -> *mut c_void {
+    // SAFETY: By the caller's promise.
+    let Some(type_) = (unsafe { Type::read(type_) }) else {
+        return ::core::ptr::null_mut();
+    };
+    let request = Request {
+        size,
+        gfp: gfp_flags,
+        ctor: type_.ctor,
+        ctor_data,
+        existing: Existing::Return,
+        managed: true,
+    };
+    // SAFETY: By the caller's promise.
+    unsafe { shadow::get_or_alloc(obj, type_.id, &request) }
+}
+
+/// Frees the shadow variable of `obj` with a type, if there is one.
+///
+/// # Safety
+///
+/// As for `klp_shadow_type_get()`; the type's destructor must be callable with interrupts off.
+#[export]
+pub unsafe extern "C" fn klp_shadow_type_free(
+    obj: *mut c_void,
+    type_: *const bindings::klp_shadow_type,
+) {
+    // SAFETY: By the caller's promise.
+    if let Some(type_) = unsafe { Type::read(type_) } {
+        // SAFETY: By the caller's promise.
+        unsafe { shadow::free(obj, type_.id, type_.dtor) }
+    }
+}
+
+/// Frees all shadow variables with a type.
+///
+/// # Safety
+///
+/// As for `klp_shadow_type_free()`.
+#[export]
+pub unsafe extern "C" fn klp_shadow_type_free_all(type_: *const bindings::klp_shadow_type) {
+    // SAFETY: By the caller's promise.
+    if let Some(type_) = unsafe { Type::read(type_) } {
+        // SAFETY: By the caller's promise.
+        unsafe { shadow::free_all(type_.id, type_.dtor) }
+    }
 }

@@ -2,105 +2,621 @@
 
 //! Shadow variables: data that livepatches attach to objects of the kernel.
 //!
-//! A variable is found by the address of its object and an id. Readers run under RCU; whoever adds
-//! or removes holds the lock, with interrupts off, and constructors and destructors are called
-//! under it. Variables outlive the livepatch that made them: while there are any, the core stays.
+//! A variable is found by the address of its object and an id, in a [table](crate::shadow_table)
+//! that grows and shrinks. Readers run under RCU; whoever adds or removes holds the lock, with
+//! interrupts off, and constructors and destructors that livepatches pass are called under it. All
+//! that takes long lets go of the lock after every [`BATCH`] variables.
+//!
+//! Each id has a [`Record`] with the list of its variables. The core [opens](open) the ids whose
+//! lifetime it manages, and [closes](close) them when their last owner leaves; nobody can add
+//! variables to a closed id. Other ids are unrestricted.
+//!
+//! Variables outlive the livepatch that made them: while there are any, the core stays.
 //!
 //! Answers to `shadow.c`.
 
-use crate::hooks::shadow_lock;
+use crate::{
+    hooks::shadow_lock,
+    shadow_table::{
+        Buckets,
+        Entry,
+        Table,
+        Writer,
+        MIN_BITS, //
+    },
+};
 use core::{
     cell::UnsafeCell,
+    ops::{
+        Deref,
+        DerefMut,
+        Range, //
+    },
     ptr::{
         null_mut,
         NonNull, //
     },
 };
 use kernel::{
+    alloc::flags::__GFP_NOWARN,
     bindings,
+    deferred::{
+        self,
+        Delayed,
+        Run, //
+    },
     ffi::{
         c_int,
         c_void, //
     },
     prelude::*,
+    static_lock_class,
     sync::{
         atomic::{
             ordering::{
-                Acquire,
                 Relaxed,
                 Release, //
             },
             Atomic, //
         },
+        lock::spinlock::SpinLockIrqGuard,
         rcu, //
+    },
+    time::{
+        msecs_to_jiffies,
+        Jiffies, //
     },
 };
 
 /// Initialises a new variable; called under the lock.
 pub(crate) type Ctor = bindings::klp_shadow_ctor_t;
-/// Undoes what a constructor did; called under the lock.
+/// Undoes what a constructor did.
 pub(crate) type Dtor = bindings::klp_shadow_dtor_t;
 
-const BITS: u32 = 12;
-const BUCKETS: usize = 1 << BITS;
+/// How many variables are freed, or looked at, before the lock is let go.
+const BATCH: usize = 100;
+/// How many buckets and variables a resize moves before the lock is let go.
+const RESIZE_BATCH: usize = 500;
+/// How many records of ids without variables are kept.
+const MAX_IDLE: usize = 64;
+/// When to try again to resize the table if there was no memory.
+const RETRY_MS: u32 = 1000;
 
-/// What is in front of the data of a variable.
-#[repr(C)]
-struct Header {
-    next: Atomic<*mut Header>,
-    rcu: UnsafeCell<bindings::kvfree_rcu_head>,
-    obj: *mut c_void,
-    id: usize,
+/// A pointer that readers follow under RCU, and that changes under the lock.
+#[repr(transparent)]
+pub(crate) struct Ptr<T>(Atomic<*mut T>);
+
+impl<T> Ptr<T> {
+    pub(crate) const fn null() -> Self {
+        Self(Atomic::new(null_mut()))
+    }
+
+    /// Mirrors `rcu_dereference()`.
+    #[inline(always)]
+    pub(crate) fn load(&self) -> *mut T {
+        // READ_ONCE(), without a call: what is read through the pointer depends on it for its
+        // address, which orders it. Pairs with the release in `store()`.
+        //
+        // SAFETY: Valid for reads; all concurrent writes are atomic.
+        unsafe { self.0.as_ptr().read_volatile() }
+    }
+
+    /// Mirrors `rcu_assign_pointer()`.
+    pub(crate) fn store(&self, ptr: *mut T) {
+        // Pairs with the dependency on `load()`.
+        self.0.store(ptr, Release);
+    }
 }
 
-/// The heads of the chains of variables.
-static TABLE: [Atomic<*mut Header>; BUCKETS] = [const { Atomic::new(null_mut()) }; BUCKETS];
+// SAFETY: A NULL pointer.
+unsafe impl<T> Zeroable for Ptr<T> {}
 
-/// The number of variables; changed under the lock.
-static COUNT: Atomic<usize> = Atomic::new(0);
+/// What is in front of the data of a variable. Has the size that it has in the C core.
+#[repr(C)]
+struct Header {
+    entry: Entry,
+    place: UnsafeCell<Place>,
+}
 
-fn bucket(obj: *mut c_void) -> &'static Atomic<*mut Header> {
-    let hash = obj
-        .addr()
-        .wrapping_mul(0x61c8_8646_80b5_83eb)
-        .wrapping_shr(usize::BITS.wrapping_sub(BITS));
-    // The index has as many bits as the table.
-    TABLE.get(hash).unwrap_or(&TABLE[0])
+/// Where a variable, or record, is besides the table.
+#[repr(C)]
+union Place {
+    /// As long as it is on a list.
+    links: Links,
+    /// When it is freed.
+    rcu: bindings::kvfree_rcu_head,
+}
+
+#[derive(Clone, Copy)]
+struct Links {
+    prev: *mut Header,
+    next: *mut Header,
 }
 
 impl Header {
+    /// # Safety
+    ///
+    /// `this` must be valid for writes.
+    unsafe fn init(this: *mut Self, obj: *mut c_void, id: usize) {
+        let links = Links {
+            prev: null_mut(),
+            next: null_mut(),
+        };
+        // SAFETY: By the caller's promise.
+        unsafe {
+            this.write(Header {
+                entry: Entry {
+                    next: [const { Ptr::null() }; 2],
+                    obj,
+                    id,
+                },
+                place: UnsafeCell::new(Place { links }),
+            });
+        }
+    }
+
     fn data(this: *mut Self) -> *mut c_void {
         this.wrapping_add(1).cast()
     }
 
-    fn is(&self, obj: *mut c_void, id: usize) -> bool {
-        self.obj == obj && self.id == id
+    /// # Safety
+    ///
+    /// `this` must be valid and not be freed; the lock held, or its list be the caller's.
+    #[allow(
+        clippy::mut_from_ref,
+        reason = "the lock makes it exclusive, as the caller promises"
+    )]
+    unsafe fn links<'a>(this: *mut Self) -> &'a mut Links {
+        // SAFETY: By the caller's promise; the union has links from `init()` to `release()`.
+        unsafe { &mut (*(*this).place.get()).links }
+    }
+
+    /// Frees the memory after a grace period.
+    ///
+    /// # Safety
+    ///
+    /// `this` must be in the table and on a list no more.
+    unsafe fn release(this: *mut Self) {
+        // SAFETY: The memory came from the slab allocator, and is gone for new readers.
+        unsafe { bindings::kvfree_call_rcu(&raw mut (*(*this).place.get()).rcu, this.cast()) };
+    }
+
+    /// # Safety
+    ///
+    /// The variable must be valid, and `dtor` callable in the caller's context.
+    unsafe fn destroy(this: *mut Self, dtor: Dtor) {
+        if let Some(dtor) = dtor {
+            // SAFETY: By the caller's promise.
+            unsafe { dtor((*this).entry.obj, Header::data(this)) };
+        }
     }
 }
 
-/// Looks for a variable in its chain.
-///
+/// A list of variables or records. Those that are on it are valid, and on no other one.
+struct List {
+    first: *mut Header,
+    last: *mut Header,
+}
+
+impl List {
+    const fn new() -> Self {
+        Self {
+            first: null_mut(),
+            last: null_mut(),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `header` must be valid and on no list, `next` on this one or NULL.
+    unsafe fn insert_before(&mut self, header: *mut Header, next: *mut Header) {
+        // SAFETY: By the caller's promise.
+        unsafe {
+            let prev = match next.is_null() {
+                true => core::mem::replace(&mut self.last, header),
+                false => core::mem::replace(&mut Header::links(next).prev, header),
+            };
+            match prev.is_null() {
+                true => self.first = header,
+                false => Header::links(prev).next = header,
+            }
+            *Header::links(header) = Links { prev, next };
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Self::insert_before`].
+    unsafe fn push_front(&mut self, header: *mut Header) {
+        // SAFETY: By the caller's promise.
+        unsafe { self.insert_before(header, self.first) };
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Self::insert_before`].
+    unsafe fn push_back(&mut self, header: *mut Header) {
+        // SAFETY: By the caller's promise.
+        unsafe { self.insert_before(header, null_mut()) };
+    }
+
+    /// # Safety
+    ///
+    /// `header` must be on this list.
+    unsafe fn remove(&mut self, header: *mut Header) {
+        // SAFETY: By the caller's promise.
+        unsafe {
+            let Links { prev, next } = *Header::links(header);
+            match prev.is_null() {
+                true => self.first = next,
+                false => Header::links(prev).next = next,
+            }
+            match next.is_null() {
+                true => self.last = prev,
+                false => Header::links(next).prev = prev,
+            }
+        }
+    }
+}
+
+/// What is known of an id. In the table like a variable, as that of [`record_key`].
+#[repr(C)]
+struct Record {
+    /// On the list of idle records, or on none.
+    header: Header,
+    /// The newest one is the first.
+    variables: List,
+    /// The number of variables.
+    live: usize,
+    /// Whether the core manages the variables and the id has an owner; also read under RCU.
+    open: Atomic<bool>,
+    /// Whether the last owner has left.
+    closed: bool,
+    /// Whether it was said that the id is closed.
+    told: bool,
+    /// Whether this is on the list of idle records.
+    idle: bool,
+}
+
+/// What stands for the object of records: an address that no object has.
+fn record_key() -> *mut c_void {
+    (&raw const TABLE).cast_mut().cast()
+}
+
+static TABLE: Table = Table {
+    current: Ptr::null(),
+    arrays: [
+        UnsafeCell::new(Buckets::none(0)),
+        UnsafeCell::new(Buckets::none(1)),
+    ],
+    writer: UnsafeCell::new(Writer {
+        count: 0,
+        resizing: false,
+        cursor: 0,
+    }),
+};
+
+/// What is protected by the lock, besides table and records.
+struct Store {
+    /// Records that nobody needs, but that say what is closed. Those to drop first are the first.
+    idle: List,
+    nr_idle: usize,
+    /// The number of variables with any id.
+    variables: usize,
+    /// Resizes the table; there while the table is.
+    work: Option<Pin<KBox<Delayed<Resize>>>>,
+    /// Whether the work was requested, or runs.
+    requested: bool,
+    /// Whether there was no memory the last time.
+    no_memory: bool,
+}
+
+struct Protected(UnsafeCell<Store>);
+
+// SAFETY: Accessed only under the lock.
+unsafe impl Sync for Protected {}
+
+static STORE: Protected = Protected(UnsafeCell::new(Store {
+    idle: List::new(),
+    nr_idle: 0,
+    variables: 0,
+    work: None,
+    requested: false,
+    no_memory: false,
+}));
+
+/// Holds the lock.
+struct Locked {
+    _guard: SpinLockIrqGuard<'static, ()>,
+}
+
+fn lock() -> Locked {
+    Locked {
+        _guard: shadow_lock().lock(),
+    }
+}
+
+impl Deref for Locked {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        // SAFETY: The lock is held, and `self` is borrowed for as long.
+        unsafe { &*STORE.0.get() }
+    }
+}
+
+impl DerefMut for Locked {
+    fn deref_mut(&mut self) -> &mut Store {
+        // SAFETY: As above; the borrow of `self` is exclusive.
+        unsafe { &mut *STORE.0.get() }
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // SAFETY: The lock is held.
+        if self.requested || unsafe { TABLE.wanted() }.is_none() {
+            return;
+        }
+        let delay = match self.no_memory {
+            true => msecs_to_jiffies(RETRY_MS),
+            false => 0 as Jiffies,
+        };
+        let requested = match &self.work {
+            Some(work) => {
+                work.schedule(deferred::system_unbound(), delay);
+                true
+            }
+            None => false,
+        };
+        self.requested = requested;
+    }
+}
+
+impl Store {
+    /// Returns the record of `id`, or NULL.
+    fn record(&self, id: usize) -> *mut Record {
+        // SAFETY: Who has the store holds the lock. The entry of a record is its first field, and
+        // has as much provenance as it was inserted with.
+        unsafe { TABLE.find(record_key(), id) }.cast()
+    }
+
+    /// Makes a record of `memory`. The table must be there, without such a record.
+    fn add_record(&mut self, id: usize, memory: Memory) -> *mut Record {
+        let record = memory.into_raw().cast::<Record>();
+        // SAFETY: The memory is large enough, zeroed (which is right for the rest) and ours; it
+        // stays until `settle()` or `exit()`.
+        unsafe {
+            Header::init(record.cast(), record_key(), id);
+            (&raw mut (*record).variables).write(List::new());
+            TABLE.insert(record.cast());
+        }
+        record
+    }
+
+    /// Adds a variable to its id.
+    ///
+    /// # Safety
+    ///
+    /// `record` must be in the table, `header` initialised, and its object have no such variable.
+    unsafe fn insert(&mut self, record: *mut Record, header: *mut Header) {
+        self.wake(record);
+        // SAFETY: By the caller's promise; the memory stays until `remove()` and a grace period.
+        unsafe {
+            TABLE.insert(header.cast());
+            (*record).variables.push_front(header);
+            (*record).live = (*record).live.wrapping_add(1);
+        }
+        if self.variables == 0 {
+            // The caller's module depends on the core, so there is a reference already.
+            //
+            // SAFETY: As said.
+            unsafe { bindings::__module_get(crate::this_module()) };
+        }
+        self.variables = self.variables.wrapping_add(1);
+    }
+
+    /// Removes a variable; readers may still be at it.
+    ///
+    /// # Safety
+    ///
+    /// `header` must be a variable of `record`.
+    unsafe fn remove(&mut self, record: *mut Record, header: *mut Header) {
+        // SAFETY: By the caller's promise.
+        unsafe {
+            TABLE.remove(header.cast());
+            (*record).variables.remove(header);
+            (*record).live = (*record).live.wrapping_sub(1);
+        }
+        self.variables = self.variables.wrapping_sub(1);
+        if self.variables == 0 {
+            // SAFETY: Taken by `insert()`. The caller's module still depends on the core.
+            unsafe { bindings::module_put(crate::this_module()) };
+        }
+    }
+
+    /// Takes a record off the list of idle ones.
+    fn wake(&mut self, record: *mut Record) {
+        // SAFETY: Records are valid under the lock; `idle` says what list they are on.
+        unsafe {
+            if (*record).idle {
+                self.idle.remove(record.cast());
+                self.nr_idle = self.nr_idle.wrapping_sub(1);
+                (*record).idle = false;
+            }
+        }
+    }
+
+    /// Puts a record that has no more use on the list of idle ones; it may be gone then.
+    fn settle(&mut self, record: *mut Record) {
+        // SAFETY: Records are valid under the lock, and here on no list.
+        unsafe {
+            if (*record).live != 0 || (*record).open.load(Relaxed) || (*record).idle {
+                return;
+            }
+            if (*record).closed {
+                self.idle.push_back(record.cast());
+            } else {
+                self.idle.push_front(record.cast());
+            }
+            (*record).idle = true;
+        }
+        self.nr_idle = self.nr_idle.wrapping_add(1);
+        if self.nr_idle > MAX_IDLE {
+            let first = self.idle.first;
+            self.wake(first.cast());
+            // SAFETY: The record is on no list, and has no variables.
+            unsafe {
+                TABLE.remove(first.cast());
+                Header::release(first);
+            }
+        }
+    }
+}
+
+/// Zeroed memory of the slab allocator that nobody has seen.
+struct Memory(NonNull<c_void>);
+
+impl Memory {
+    fn new(size: usize, gfp: bindings::gfp_t) -> Option<Self> {
+        // SAFETY: No requirements; not under the lock, so `gfp` is the caller's business.
+        NonNull::new(unsafe { bindings::klp_shadow_alloc_mem(size, gfp) }).map(Self)
+    }
+
+    fn into_raw(self) -> *mut c_void {
+        core::mem::ManuallyDrop::new(self).0.as_ptr()
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: It is ours.
+        unsafe { bindings::kfree(self.0.as_ptr()) };
+    }
+}
+
+/// Resizes the table.
+struct Resize;
+
+impl Run for Resize {
+    fn run() {
+        while let Some(bits) = Self::next() {
+            let Ok(heads) = new_buckets(bits) else {
+                let mut store = lock();
+                store.no_memory = true;
+                store.requested = false;
+                return;
+            };
+            // SAFETY: The lock is held, nobody else resizes, and the buckets are ours to give. The
+            // last resize ended with a grace period, below.
+            unsafe { with_lock(|table| table.begin(heads, bits)) };
+            // SAFETY: The lock is held, and the resize under way.
+            while !unsafe { with_lock(|table| table.step(RESIZE_BATCH)) } {}
+            // SAFETY: As above, and all steps are done.
+            let (old, old_bits) = unsafe { with_lock(|table| table.publish()) };
+            rcu::synchronize_rcu();
+            // SAFETY: No reader is left in the old buckets, which are given back.
+            unsafe { free_buckets(old, old_bits) };
+        }
+    }
+}
+
+impl Resize {
+    /// What to resize to; otherwise the work is done.
+    fn next() -> Option<u32> {
+        let mut store = lock();
+        // SAFETY: The lock is held.
+        let bits = unsafe { TABLE.wanted() };
+        store.requested = bits.is_some();
+        store.no_memory = false;
+        bits
+    }
+}
+
+fn with_lock<R>(f: impl FnOnce(&Table) -> R) -> R {
+    let _store = lock();
+    f(&TABLE)
+}
+
+/// Allocates 2 to the power of `bits` empty buckets. May sleep.
+fn new_buckets(bits: u32) -> Result<*const Ptr<Entry>> {
+    let size = 1usize.checked_shl(bits).ok_or(EINVAL)?;
+    let (heads, _, _) = KVVec::zeroed(size, GFP_KERNEL | __GFP_NOWARN)?.into_raw_parts();
+    Ok(heads)
+}
+
 /// # Safety
 ///
-/// RCU or the lock must be held.
-unsafe fn find(obj: *mut c_void, id: usize) -> Option<NonNull<Header>> {
-    // Pairs with the release in `insert()`.
-    let mut header = bucket(obj).load(Acquire);
-    // SAFETY: Variables are freed after a grace period.
-    while let Some(this) = unsafe { header.as_ref() } {
-        if this.is(obj, id) {
-            return NonNull::new(header);
-        }
-        header = this.next.load(Acquire);
+/// `heads` must be from [`new_buckets`] with `bits` and used by nobody, or NULL.
+unsafe fn free_buckets(heads: *const Ptr<Entry>, bits: u32) {
+    if !heads.is_null() {
+        let size = 1usize.wrapping_shl(bits);
+        // SAFETY: By the caller's promise. The allocator needs no more than the pointer and the
+        // kind; the elements need no drop.
+        drop(unsafe { KVVec::from_raw_parts(heads.cast_mut(), size, size) });
     }
-    None
+}
+
+/// Sets up the table.
+///
+/// # Errors
+///
+/// [`ENOMEM`]; then [`exit`] must be called as well.
+pub(crate) fn init() -> Result {
+    let work = KBox::pin_init(
+        Delayed::new(
+            c"livepatch::shadow",
+            static_lock_class!(),
+            static_lock_class!(),
+        ),
+        GFP_KERNEL,
+    )?;
+    let heads = new_buckets(MIN_BITS)?;
+    let mut store = lock();
+    // SAFETY: The lock is held, and this is the first array, with nothing to copy into it.
+    unsafe {
+        TABLE.begin(heads, MIN_BITS);
+        TABLE.publish();
+    }
+    store.work = Some(work);
+    Ok(())
+}
+
+/// Undoes [`init`]. Nobody uses shadow variables any more, and there are none.
+pub(crate) fn exit() {
+    let work = lock().work.take();
+    // Waits for a resize, which takes the lock.
+    drop(work);
+
+    let mut store = lock();
+    store.idle = List::new();
+    store.nr_idle = 0;
+    // SAFETY: There is no other user. What is left are records, each from the slab allocator.
+    let (heads, bits) = unsafe { TABLE.take(|entry| bindings::kfree(entry.cast())) };
+    drop(store);
+    // SAFETY: The table has given them back.
+    unsafe { free_buckets(heads, bits) };
 }
 
 /// Returns the data of a variable, or NULL.
+#[inline(always)]
 pub(crate) fn get(obj: *mut c_void, id: usize) -> *mut c_void {
     let _guard = rcu::read_lock();
-    // SAFETY: RCU is held.
-    unsafe { find(obj, id) }.map_or(null_mut(), |header| Header::data(header.as_ptr()))
+    // SAFETY: RCU is held; what is removed is freed after a grace period.
+    let header = unsafe { TABLE.find(obj, id) }.cast::<Header>();
+    if header.is_null() {
+        return null_mut();
+    }
+    Header::data(header)
+}
+
+/// Whether the core manages `id` and it has an owner.
+fn is_open(id: usize) -> bool {
+    let _guard = rcu::read_lock();
+    // SAFETY: RCU is held; what is found with this key are records.
+    let record = unsafe { TABLE.find(record_key(), id) }.cast::<Record>();
+    // SAFETY: As above; the field may be read without the lock.
+    !record.is_null() && unsafe { (*record).open.load(Relaxed) }
 }
 
 /// What to do about a variable that is there already.
@@ -110,144 +626,140 @@ pub(crate) enum Existing {
     Warn,
 }
 
-/// Returns the data of a new variable, or as `existing` says of the one that is there.
+/// A variable to add.
+pub(crate) struct Request {
+    /// The size of the data, in bytes.
+    pub(crate) size: usize,
+    pub(crate) gfp: bindings::gfp_t,
+    pub(crate) ctor: Ctor,
+    pub(crate) ctor_data: *mut c_void,
+    pub(crate) existing: Existing,
+    /// Whether the id must be open.
+    pub(crate) managed: bool,
+}
+
+impl Request {
+    /// Whether there is nothing against adding variables to the id of `record`.
+    ///
+    /// # Safety
+    ///
+    /// `record` must be NULL or in the table, and the lock held.
+    unsafe fn allowed(&self, record: *const Record) -> bool {
+        // SAFETY: By the caller's promise.
+        match unsafe { record.as_ref() } {
+            Some(record) => record.open.load(Relaxed) || !(record.closed || self.managed),
+            None => !self.managed,
+        }
+    }
+
+    /// Says that the id is not open.
+    fn refuse(&self, id: usize) {
+        let function = match self.existing {
+            Existing::Return => "klp_shadow_type_get_or_alloc",
+            Existing::Warn => "klp_shadow_type_alloc",
+        };
+        pr_err!(
+            "{}: Trying to get shadow variable of non-registered type: {}\n",
+            function,
+            id
+        );
+    }
+
+    fn exists(&self, obj: *mut c_void, id: usize, data: *mut c_void) -> *mut c_void {
+        match self.existing {
+            Existing::Return => data,
+            Existing::Warn => {
+                // SAFETY: The arguments are what the helper's format says.
+                unsafe { bindings::klp_shadow_warn_duplicate(obj, id) };
+                null_mut()
+            }
+        }
+    }
+}
+
+/// Returns the data of a new variable, or as `request` says of the one that is there.
 ///
 /// # Safety
 ///
-/// `ctor` must be callable with interrupts off.
-pub(crate) unsafe fn get_or_alloc(
-    obj: *mut c_void,
-    id: usize,
-    size: usize,
-    gfp: bindings::gfp_t,
-    ctor: Ctor,
-    ctor_data: *mut c_void,
-    existing: Existing,
-) -> *mut c_void {
-    let exists = |data: *mut c_void| match existing {
-        Existing::Return => data,
-        Existing::Warn => {
-            // SAFETY: The arguments are what the helper's format says.
-            unsafe { bindings::klp_shadow_warn_duplicate(obj, id) };
-            null_mut()
-        }
-    };
+/// The constructor must be callable with interrupts off.
+pub(crate) unsafe fn get_or_alloc(obj: *mut c_void, id: usize, request: &Request) -> *mut c_void {
+    if request.managed && !is_open(id) {
+        request.refuse(id);
+        return null_mut();
+    }
     let data = get(obj, id);
     if !data.is_null() {
-        return exists(data);
+        return request.exists(obj, id, data);
     }
 
-    let Some(size) = size.checked_add(size_of::<Header>()) else {
+    let Some(size) = request.size.checked_add(size_of::<Header>()) else {
         return null_mut();
     };
-    // SAFETY: No requirements; not under the lock, so `gfp` is the caller's business.
-    let new = unsafe { bindings::klp_shadow_alloc_mem(size, gfp) }.cast::<Header>();
-    if new.is_null() {
+    let Some(new) = Memory::new(size, request.gfp) else {
         return null_mut();
-    }
-
-    let guard = shadow_lock().lock();
-    // SAFETY: The lock is held.
-    if let Some(header) = unsafe { find(obj, id) } {
-        drop(guard);
-        // SAFETY: Nobody has seen the new variable.
-        unsafe { bindings::kfree(new.cast()) };
-        return exists(Header::data(header.as_ptr()));
-    }
-    // SAFETY: The memory is large enough, zeroed and ours.
-    unsafe {
-        (&raw mut (*new).obj).write(obj);
-        (&raw mut (*new).id).write(id);
-    }
-    if let Some(ctor) = ctor {
-        // SAFETY: By the caller's promise.
-        let err: c_int = unsafe { ctor(obj, Header::data(new), ctor_data) };
-        if err != 0 {
-            drop(guard);
-            // SAFETY: Nobody has seen the new variable.
-            unsafe { bindings::kfree(new.cast()) };
-            pr_err!(
-                "Failed to construct shadow variable <{:p}, {:x}> ({})\n",
-                obj,
-                id,
-                err
-            );
+    };
+    let mut spare = None;
+    loop {
+        let mut store = lock();
+        if store.work.is_none() {
             return null_mut();
         }
-    }
-    // SAFETY: The variable is initialised, and the lock is held.
-    unsafe { insert(new) };
-    drop(guard);
-    Header::data(new)
-}
-
-/// # Safety
-///
-/// `new` must be initialised and not in the table; the lock must be held.
-unsafe fn insert(new: *mut Header) {
-    // SAFETY: By the caller's promise.
-    let head = unsafe { bucket((*new).obj) };
-    // SAFETY: As above.
-    unsafe { &(*new).next }.store(head.load(Relaxed), Relaxed);
-    // Pairs with the acquire in `find()`.
-    head.store(new, Release);
-    let count = COUNT.load(Relaxed);
-    COUNT.store(count.wrapping_add(1), Relaxed);
-    if count == 0 {
-        // The caller's module depends on the core, so there is a reference already.
-        //
-        // SAFETY: As said.
-        unsafe { bindings::__module_get(crate::this_module()) };
-    }
-}
-
-/// Removes the variable that `link` leads to.
-///
-/// # Safety
-///
-/// The lock must be held, `link` lead to a variable, and `dtor` be callable with interrupts off.
-unsafe fn remove(link: &Atomic<*mut Header>, dtor: Dtor) {
-    let header = link.load(Relaxed);
-    // SAFETY: By the caller's promise.
-    let this = unsafe { &*header };
-    // Readers that are at the removed variable go on from its own link.
-    link.store(this.next.load(Relaxed), Release);
-    if let Some(dtor) = dtor {
-        // SAFETY: By the caller's promise.
-        unsafe { dtor(this.obj, Header::data(header)) };
-    }
-    // SAFETY: The variable came from the slab allocator, and is gone for new readers.
-    unsafe { bindings::kvfree_call_rcu(this.rcu.get(), header.cast()) };
-    let count = COUNT.load(Relaxed).wrapping_sub(1);
-    COUNT.store(count, Relaxed);
-    if count == 0 {
-        // SAFETY: Taken by `insert()`. The caller's module still depends on the core.
-        unsafe { bindings::module_put(crate::this_module()) };
-    }
-}
-
-/// Frees all variables of the chain that `matches`; at most one if `once`.
-///
-/// # Safety
-///
-/// The lock must be held, and `dtor` be callable with interrupts off.
-unsafe fn free_in(
-    mut link: &Atomic<*mut Header>,
-    dtor: Dtor,
-    once: bool,
-    matches: impl Fn(&Header) -> bool,
-) {
-    // SAFETY: The lock is held, so what is in the table stays.
-    while let Some(header) = unsafe { link.load(Relaxed).as_ref() } {
-        if !matches(header) {
-            link = &header.next;
+        // SAFETY: The lock is held.
+        let found = unsafe { TABLE.find(obj, id) };
+        if !found.is_null() {
+            drop(store);
+            return request.exists(obj, id, Header::data(found.cast()));
+        }
+        let mut record = store.record(id);
+        // SAFETY: The lock is held.
+        if !unsafe { request.allowed(record) } {
+            // SAFETY: As above.
+            let told = unsafe { record.as_mut() }
+                .is_none_or(|record| core::mem::replace(&mut record.told, true));
+            drop(store);
+            if request.managed {
+                request.refuse(id);
+            } else if !told {
+                pr_warn!(
+                    "refused a shadow variable with id {}: no livepatch declares it any more\n",
+                    id
+                );
+            }
+            return null_mut();
+        }
+        if record.is_null() && spare.is_none() {
+            drop(store);
+            spare = Memory::new(size_of::<Record>(), request.gfp);
+            if spare.is_none() {
+                return null_mut();
+            }
             continue;
         }
-        // SAFETY: By the caller's promise.
-        unsafe { remove(link, dtor) };
-        if once {
-            return;
+
+        let header = new.0.as_ptr().cast::<Header>();
+        // SAFETY: The memory is large enough and ours.
+        unsafe { Header::init(header, obj, id) };
+        if let Some(ctor) = request.ctor {
+            // SAFETY: By the caller's promise.
+            let err: c_int = unsafe { ctor(obj, Header::data(header), request.ctor_data) };
+            if err != 0 {
+                drop(store);
+                pr_err!(
+                    "Failed to construct shadow variable <{:p}, {:x}> ({})\n",
+                    obj,
+                    id,
+                    err
+                );
+                return null_mut();
+            }
         }
+        if let Some(memory) = spare.take_if(|_| record.is_null()) {
+            record = store.add_record(id, memory);
+        }
+        let header = new.into_raw().cast::<Header>();
+        // SAFETY: The record is there, the variable initialised and, as was seen, not there yet.
+        unsafe { store.insert(record, header) };
+        return Header::data(header);
     }
 }
 
@@ -257,20 +769,219 @@ unsafe fn free_in(
 ///
 /// `dtor` must be callable with interrupts off.
 pub(crate) unsafe fn free(obj: *mut c_void, id: usize, dtor: Dtor) {
-    let _guard = shadow_lock().lock();
-    // SAFETY: The lock is held, the rest is the caller's promise.
-    unsafe { free_in(bucket(obj), dtor, true, |header| header.is(obj, id)) };
+    let mut store = lock();
+    // SAFETY: The lock is held.
+    let header = unsafe { TABLE.find(obj, id) }.cast::<Header>();
+    let record = store.record(id);
+    if header.is_null() || record.is_null() {
+        return;
+    }
+    // SAFETY: A variable of the record; the rest is the caller's promise.
+    unsafe {
+        store.remove(record, header);
+        Header::destroy(header, dtor);
+        Header::release(header);
+    }
+    store.settle(record);
 }
 
-/// Frees all variables with `id`.
+/// Frees all variables with `id`, the oldest first.
+///
+/// Ends when there are none. Those that are added at the same time are freed, too, or not.
 ///
 /// # Safety
 ///
 /// `dtor` must be callable with interrupts off.
 pub(crate) unsafe fn free_all(id: usize, dtor: Dtor) {
-    let _guard = shadow_lock().lock();
-    for head in &TABLE {
-        // SAFETY: As in `free()`.
-        unsafe { free_in(head, dtor, false, |header| header.id == id) };
+    loop {
+        let mut store = lock();
+        let record = store.record(id);
+        if record.is_null() {
+            return;
+        }
+        for _ in 0..BATCH {
+            // SAFETY: The record is valid under the lock.
+            let header = unsafe { (*record).variables.last };
+            if header.is_null() {
+                store.settle(record);
+                return;
+            }
+            // SAFETY: As in `free()`.
+            unsafe {
+                store.remove(record, header);
+                Header::destroy(header, dtor);
+                Header::release(header);
+            }
+        }
     }
+}
+
+/// Manages the variables with `id` from now on: its first owner has come. May sleep.
+///
+/// Variables that are there already stay.
+///
+/// # Errors
+///
+/// [`ENOMEM`], and [`ENODEV`] before [`init`]; nothing has changed then.
+pub(crate) fn open(id: usize) -> Result {
+    let memory = Memory::new(size_of::<Record>(), bindings::GFP_KERNEL).ok_or(ENOMEM)?;
+    let mut store = lock();
+    if store.work.is_none() {
+        drop(store);
+        return Err(ENODEV);
+    }
+    let mut record = store.record(id);
+    let spare = if record.is_null() {
+        record = store.add_record(id, memory);
+        None
+    } else {
+        Some(memory)
+    };
+    store.wake(record);
+    // SAFETY: The record is valid under the lock.
+    unsafe {
+        (*record).open.store(true, Relaxed);
+        (*record).closed = false;
+        (*record).told = false;
+    }
+    drop(store);
+    drop(spare);
+    Ok(())
+}
+
+/// Refuses further variables with `id`: its last owner has left.
+///
+/// Those that are there stay until they are [collected](collect). The core remembers the last
+/// [`MAX_IDLE`] ids that are closed and without variables; older ones are unrestricted again.
+pub(crate) fn close(id: usize) {
+    let mut store = lock();
+    let record = store.record(id);
+    if record.is_null() {
+        return;
+    }
+    // SAFETY: The record is valid under the lock.
+    unsafe {
+        (*record).closed = (*record).closed || (*record).open.load(Relaxed);
+        (*record).open.store(false, Relaxed);
+    }
+    store.settle(record);
+}
+
+/// Returns the number of variables with `id`.
+pub(crate) fn live(id: usize) -> usize {
+    let store = lock();
+    // SAFETY: Records are valid under the lock.
+    unsafe { store.record(id).as_ref() }.map_or(0, |record| record.live)
+}
+
+/// Frees all variables with `id`, the oldest first. May sleep.
+///
+/// Unlike [`free_all`], it calls `dtor` in process context, without a lock.
+///
+/// # Safety
+///
+/// `dtor` must be callable in process context.
+pub(crate) unsafe fn collect(id: usize, dtor: Dtor) {
+    // SAFETY: By the caller's promise.
+    unsafe { collect_if(id, dtor, usize::MAX, |_| true) };
+}
+
+/// Frees the variables with `id` whose object's address lies in `range`. May sleep.
+///
+/// # Safety
+///
+/// As for [`collect`].
+pub(crate) unsafe fn collect_range(id: usize, range: Range<usize>, dtor: Dtor) {
+    let inside = |obj: *mut c_void| range.contains(&obj.addr());
+    // What does not match is put back behind the newest one: look at each only once.
+    //
+    // SAFETY: By the caller's promise.
+    unsafe { collect_if(id, dtor, live(id), inside) };
+}
+
+/// Frees those of the `left` oldest variables with `id` whose object `matches`.
+///
+/// # Safety
+///
+/// As for [`collect`].
+unsafe fn collect_if(
+    id: usize,
+    dtor: Dtor,
+    mut left: usize,
+    matches: impl Fn(*mut c_void) -> bool,
+) {
+    loop {
+        let mut gone = List::new();
+        let mut store = lock();
+        let record = store.record(id);
+        if record.is_null() {
+            return;
+        }
+        for _ in 0..BATCH {
+            // SAFETY: The record is valid under the lock.
+            let header = unsafe { (*record).variables.last };
+            if header.is_null() || left == 0 {
+                left = 0;
+                break;
+            }
+            left = left.wrapping_sub(1);
+            // SAFETY: A variable of the record, which goes from one list to another.
+            unsafe {
+                if matches((*header).entry.obj) {
+                    store.remove(record, header);
+                    gone.push_front(header);
+                } else {
+                    (*record).variables.remove(header);
+                    (*record).variables.push_front(header);
+                }
+            }
+        }
+        store.settle(record);
+        drop(store);
+
+        while let Some(last) = NonNull::new(gone.last) {
+            // SAFETY: The variable is ours; the rest is the caller's promise.
+            unsafe {
+                gone.remove(last.as_ptr());
+                Header::destroy(last.as_ptr(), dtor);
+                Header::release(last.as_ptr());
+            }
+        }
+        if left == 0 {
+            return;
+        }
+    }
+}
+
+/// A copy of what a `struct klp_shadow_type` says.
+pub(crate) struct Type {
+    pub(crate) id: usize,
+    pub(crate) ctor: Ctor,
+    pub(crate) dtor: Dtor,
+}
+
+impl Type {
+    /// Returns [`None`] for NULL and the id 0.
+    ///
+    /// # Safety
+    ///
+    /// `raw` must be valid or NULL.
+    #[inline(always)]
+    pub(crate) unsafe fn read(raw: *const bindings::klp_shadow_type) -> Option<Self> {
+        // SAFETY: By the caller's promise.
+        let raw = unsafe { raw.as_ref() }?;
+        (raw.id != 0).then_some(Self {
+            id: raw.id,
+            ctor: raw.ctor,
+            dtor: raw.dtor,
+        })
+    }
+}
+
+/// The logarithm of the number of buckets, and the number of all variables and records.
+#[cfg(CONFIG_KUNIT = "y")]
+pub(crate) fn table_size() -> (u32, usize) {
+    let _store = lock();
+    // SAFETY: The lock is held.
+    unsafe { (TABLE.bits(), (*TABLE.writer.get()).count) }
 }

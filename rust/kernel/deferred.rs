@@ -178,3 +178,9 @@ pub fn system_percpu() -> &'static Queue {
     // SAFETY: Set at boot, before any module runs, and never destroyed.
     unsafe { Queue::from_raw(bindings::system_percpu_wq) }
 }
+
+/// Returns the system's workqueue whose work runs on any CPU, for as long as it takes.
+pub fn system_unbound() -> &'static Queue {
+    // SAFETY: As in `system_percpu()`.
+    unsafe { Queue::from_raw(bindings::system_dfl_wq) }
+}

@@ -4,6 +4,8 @@ mod dispatch;
 mod ordering;
 mod ranges;
 mod scan;
+mod shadow;
+mod shadow_resize;
 mod sort;
 mod symbol;
 

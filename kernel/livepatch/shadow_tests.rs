@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! KUnit tests of [`shadow`]: shadow variables in numbers that resize the table, and what becomes
+//! of them and of their ids.
+//!
+//! [`shadow`]: crate::shadow
+
+use kernel::prelude::*;
+
+#[kunit_tests(rust_livepatch_shadow)]
+mod suite {
+    use crate::{
+        shadow::{
+            close,
+            collect,
+            collect_range,
+            free,
+            free_all,
+            get,
+            get_or_alloc,
+            live,
+            open,
+            table_size,
+            Existing,
+            Request, //
+        },
+        shadow_table::MIN_BITS, //
+    };
+    use core::ptr::null_mut;
+    use kernel::{
+        bindings,
+        ffi::{
+            c_int,
+            c_void, //
+        },
+        prelude::*,
+        sync::atomic::{
+            ordering::Relaxed,
+            Atomic, //
+        },
+        time::{
+            delay::fsleep,
+            Delta, //
+        },
+    };
+
+    /// Ids that nobody else uses.
+    const IDS: usize = 0x5ad0_7e57_0000;
+
+    /// How many variables were destroyed since this was last asked.
+    static DESTROYED: Atomic<usize> = Atomic::new(0);
+    /// How many of them were not what the constructor had made.
+    static WRONG: Atomic<usize> = Atomic::new(0);
+
+    fn destroyed() -> usize {
+        assert_eq!(WRONG.load(Relaxed), 0);
+        let count = DESTROYED.load(Relaxed);
+        DESTROYED.store(0, Relaxed);
+        count
+    }
+
+    /// Makes the data the address of the object.
+    ///
+    /// # Safety
+    ///
+    /// The data must have the size of a pointer.
+    unsafe extern "C" fn construct(obj: *mut c_void, data: *mut c_void, _: *mut c_void) -> c_int {
+        if obj.is_null() {
+            return EBUSY.to_errno();
+        }
+        // SAFETY: By the caller's promise.
+        unsafe { data.cast::<*mut c_void>().write(obj) };
+        0
+    }
+
+    /// Counts.
+    ///
+    /// # Safety
+    ///
+    /// As for `construct()`.
+    unsafe extern "C" fn destroy(obj: *mut c_void, data: *mut c_void) {
+        // SAFETY: By the caller's promise.
+        if unsafe { data.cast::<*mut c_void>().read() } != obj {
+            WRONG.store(1, Relaxed);
+        }
+        DESTROYED.store(DESTROYED.load(Relaxed) + 1, Relaxed);
+    }
+
+    /// The address of an object: only a number here.
+    fn object(number: usize) -> *mut c_void {
+        (0x10_0000 + number * 64) as *mut c_void
+    }
+
+    fn add_as(obj: *mut c_void, id: usize, existing: Existing, managed: bool) -> *mut c_void {
+        let request = Request {
+            size: size_of::<usize>(),
+            gfp: bindings::GFP_KERNEL,
+            ctor: Some(construct),
+            ctor_data: null_mut(),
+            existing,
+            managed,
+        };
+        // SAFETY: The constructor works in any context.
+        unsafe { get_or_alloc(obj, id, &request) }
+    }
+
+    fn add(number: usize, id: usize) -> *mut c_void {
+        add_as(object(number), id, Existing::Return, false)
+    }
+
+    fn remove(number: usize, id: usize) {
+        // SAFETY: The destructor works in any context.
+        unsafe { free(object(number), id, Some(destroy)) };
+    }
+
+    fn remove_all(id: usize) -> usize {
+        // SAFETY: As above.
+        unsafe { free_all(id, Some(destroy)) };
+        assert_eq!(live(id), 0);
+        destroyed()
+    }
+
+    /// Whether the variable is there, with its data.
+    fn there(number: usize, id: usize) -> bool {
+        let data = get(object(number), id);
+        // SAFETY: The test frees it later.
+        !data.is_null() && unsafe { data.cast::<*mut c_void>().read() } == object(number)
+    }
+
+    /// Waits until the number of buckets is right.
+    fn settled(right: impl Fn(u32, usize) -> bool) -> bool {
+        for _ in 0..1000 {
+            let (bits, count) = table_size();
+            if right(bits, count) {
+                return true;
+            }
+            fsleep(Delta::from_millis(10));
+        }
+        false
+    }
+
+    #[test]
+    fn grow_and_shrink() {
+        const ID: usize = IDS;
+        const COUNT: usize = 20_000;
+        let fits = |bits: u32, count: usize| count <= 1 << bits && count >= (1 << bits) / 8;
+
+        for number in 0..COUNT {
+            assert!(!add(number, ID).is_null());
+            // While the table grows.
+            assert!(there(number / 2, ID) && !there(number + 1, ID));
+            if number % 8 == 0 {
+                assert!(!add(number, ID + 1).is_null());
+            }
+        }
+        assert_eq!((live(ID), live(ID + 1)), (COUNT, COUNT / 8));
+        assert!(settled(|bits, count| bits > 12 && fits(bits, count)));
+        for number in 0..COUNT {
+            assert!(there(number, ID));
+            assert_eq!(there(number, ID + 1), number % 8 == 0);
+            assert!(get(object(number).wrapping_byte_add(32), ID).is_null());
+        }
+
+        for number in (0..COUNT).step_by(2) {
+            remove(number, ID);
+            remove(number, ID);
+            assert!(!there(number, ID) && there(number | 1, ID));
+        }
+        assert_eq!(destroyed(), COUNT / 2);
+        assert_eq!(live(ID), COUNT / 2);
+        assert_eq!(remove_all(ID), COUNT / 2);
+        // While the table shrinks.
+        for number in 0..COUNT {
+            assert!(!there(number, ID));
+            assert_eq!(there(number, ID + 1), number % 8 == 0);
+        }
+        assert_eq!(remove_all(ID + 1), COUNT / 8);
+        assert!(settled(|bits, _| bits <= MIN_BITS + 2));
+    }
+
+    #[test]
+    fn one_per_object_and_id() {
+        const ID: usize = IDS + 0x10;
+        let data = add(1, ID);
+        assert!(!data.is_null() && data == add(1, ID));
+        assert!(data != add(1, ID + 1) && data != add(2, ID));
+        assert_eq!((live(ID), live(ID + 1)), (2, 1));
+        // The constructor refuses.
+        assert!(add_as(null_mut(), ID, Existing::Return, false).is_null());
+        assert!(add_as(null_mut(), ID + 2, Existing::Return, false).is_null());
+        assert_eq!((live(ID), live(ID + 2)), (2, 0));
+        assert_eq!((remove_all(ID), remove_all(ID + 1)), (2, 1));
+        assert_eq!(remove_all(ID + 2), 0);
+    }
+
+    #[test]
+    fn lifetime() -> Result {
+        const ID: usize = IDS + 0x20;
+        const COUNT: usize = 1234;
+        let managed = |number| add_as(object(number), ID, Existing::Return, true);
+
+        // Whoever declares an id takes over what is there.
+        assert!(managed(0).is_null());
+        assert!(!add(0, ID).is_null());
+        assert!(managed(0).is_null());
+        open(ID)?;
+        for number in 0..COUNT {
+            assert!(!managed(number).is_null());
+            assert!(!add(number, ID + 1).is_null());
+        }
+        assert_eq!(live(ID), COUNT);
+
+        close(ID);
+        assert!(add(COUNT, ID).is_null() && managed(COUNT).is_null() && managed(0).is_null());
+        assert!(there(0, ID) && there(COUNT - 1, ID));
+        // SAFETY: The destructor works in any context.
+        unsafe { collect(ID, Some(destroy)) };
+        assert_eq!((destroyed(), live(ID), live(ID + 1)), (COUNT, 0, COUNT));
+        assert!((0..COUNT).all(|number| !there(number, ID) && there(number, ID + 1)));
+
+        assert!(add(0, ID).is_null());
+        open(ID)?;
+        assert!(!managed(0).is_null() && !add(1, ID).is_null());
+        close(ID);
+        // SAFETY: As above.
+        unsafe { collect(ID, Some(destroy)) };
+        assert_eq!(destroyed(), 2);
+        assert_eq!(remove_all(ID + 1), COUNT);
+        Ok(())
+    }
+
+    #[test]
+    fn object_range() {
+        const ID: usize = IDS + 0x30;
+        const COUNT: usize = 1000;
+        for number in 0..COUNT {
+            assert!(!add(number, ID).is_null() && !add(number, ID + 1).is_null());
+        }
+        let collect_numbers = |from: usize, to: usize| {
+            let range = object(from).addr()..object(to).addr();
+            // SAFETY: The destructor works in any context.
+            unsafe { collect_range(ID, range, Some(destroy)) };
+            destroyed()
+        };
+        assert_eq!(collect_numbers(COUNT, 2 * COUNT), 0);
+        assert_eq!(collect_numbers(5, 5), 0);
+        assert_eq!(collect_numbers(300, 700), 400);
+        assert_eq!(collect_numbers(300, 700), 0);
+        assert_eq!(live(ID), COUNT - 400);
+        for number in 0..COUNT {
+            assert_eq!(there(number, ID), !(300..700).contains(&number));
+            assert!(there(number, ID + 1));
+        }
+        assert!(!add(500, ID).is_null());
+        assert_eq!(collect_numbers(0, COUNT), COUNT - 399);
+        assert_eq!(remove_all(ID), 0);
+        assert_eq!(remove_all(ID + 1), COUNT);
+    }
+
+    #[test]
+    fn closed_ids_are_forgotten() -> Result {
+        const ID: usize = IDS + 0x1000;
+        const COUNT: usize = 200;
+        let (_, before) = table_size();
+        for id in ID..ID + COUNT {
+            open(id)?;
+            close(id);
+            assert!(add(0, id).is_null());
+        }
+        let (_, after) = table_size();
+        assert!(after <= before + 64);
+        assert!(!add(0, ID).is_null());
+        assert!(add(0, ID + COUNT - 1).is_null());
+        assert_eq!(remove_all(ID), 1);
+        Ok(())
+    }
+}
