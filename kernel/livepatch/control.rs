@@ -23,6 +23,7 @@ use crate::{
 };
 use kernel::{
     bindings,
+    debugfs,
     deferred::OwnedQueue,
     kobject::{
         Dir,
@@ -40,6 +41,8 @@ static PATCHES: Shared<KVec<Arc<Patch>>> = Shared::new(KVec::new());
 /// What the core needs from its start to its end.
 struct Resources {
     root: Dir<RootDir>,
+    _states: Pin<KBox<debugfs::File<state::View>>>,
+    _debugfs: debugfs::Dir,
     /// Patches are freed here: the request may come from the patch's own file in sysfs, whose
     /// removal waits for the request to end.
     queue: OwnedQueue,
@@ -49,8 +52,11 @@ static RESOURCES: Shared<Option<Resources>> = Shared::new(None);
 
 /// Creates `/sys/kernel/livepatch`.
 pub(crate) fn init() -> Result {
+    let debugfs = debugfs::Dir::new(c"livepatch");
     let resources = Resources {
         root: Dir::new(&KERNEL, c"livepatch", RootDir)?,
+        _states: KBox::pin_init(debugfs.read_only_file(c"states", state::View), GFP_KERNEL)?,
+        _debugfs: debugfs,
         queue: OwnedQueue::new(c"livepatch")?,
     };
     *RESOURCES.borrow_mut(&mut lock::lock()) = Some(resources);
@@ -65,7 +71,7 @@ pub(crate) fn exit() {
     stack::exit(&locked);
     let resources = RESOURCES.borrow_mut(&mut locked).take();
     drop(locked);
-    if let Some(Resources { root, queue }) = resources {
+    if let Some(Resources { root, queue, .. }) = resources {
         // Patches that are being freed still need the mutex, and their directories the root.
         drop(queue);
         root.remove_and_wait();
@@ -112,7 +118,11 @@ pub(crate) unsafe fn enable_patch(patch: *mut bindings::klp_patch) -> Result {
         pr_err!("livepatch '{}' is enabled already\n", desc.module.name());
         return Err(EEXIST);
     }
-    if !state::is_compatible(patches(&locked), &desc) {
+    let mut replaced = KVec::new();
+    if desc.replace {
+        replaced.extend_from_slice(patches(&locked), GFP_KERNEL)?;
+    }
+    if !state::is_compatible(&locked, &desc, &replaced) {
         pr_err!(
             "Livepatch patch ({}) is not compatible with the already installed livepatches.\n",
             desc.module.name()
@@ -120,10 +130,6 @@ pub(crate) unsafe fn enable_patch(patch: *mut bindings::klp_patch) -> Result {
         return Err(EINVAL);
     }
 
-    let mut replaced = KVec::new();
-    if desc.replace {
-        replaced.extend_from_slice(patches(&locked), GFP_KERNEL)?;
-    }
     let patch = Patch::new(&locked, desc, &replaced)?;
     let result = publish(&mut locked, &patch).and_then(|()| start(&mut locked, &patch, replaced));
     if result.is_err() {
@@ -154,8 +160,9 @@ fn start(locked: &mut Locked, patch: &Arc<Patch>, replaced: KVec<Arc<Patch>>) ->
     pr_notice!("enabling patch '{}'\n", &*patch.name);
     transition::init(locked, patch, Target::Patched, replaced);
 
-    let patched =
-        patch_objects(locked, patch).and_then(|()| StackCheck::new(locked, patch, Target::Patched));
+    let patched = state::begin_enable(locked, patch, transition::replaced(locked))
+        .and_then(|()| patch_objects(locked, patch))
+        .and_then(|()| StackCheck::new(locked, patch, Target::Patched));
     let check = match patched {
         Ok(check) => check,
         Err(err) => {
@@ -176,6 +183,7 @@ fn patch_objects(locked: &Locked, patch: &Patch) -> Result {
         if !object.is_loaded(locked) {
             continue;
         }
+        state::begin_object(locked, object)?;
         object.pre_patch(locked).inspect_err(|_| {
             pr_warn!(
                 "pre-patch callback failed for object '{}'\n",
@@ -197,6 +205,7 @@ fn disable(locked: &mut Locked, patch: &Arc<Patch>) -> Result {
     if transition::is_running(locked) {
         return Err(EBUSY);
     }
+    state::check_disable(locked, patch)?;
     let check = StackCheck::new(locked, patch, Target::Unpatched)?;
     transition::init(locked, patch, Target::Unpatched, KVec::new());
     for object in patch.objects.borrow(locked) {
@@ -204,6 +213,7 @@ fn disable(locked: &mut Locked, patch: &Arc<Patch>) -> Result {
             object.pre_unpatch(locked);
         }
     }
+    state::begin_disable(locked, patch);
     transition::start(locked, check);
     patch.set_enabled(locked, false);
     transition::try_complete(locked);
@@ -214,8 +224,9 @@ fn disable(locked: &mut Locked, patch: &Arc<Patch>) -> Result {
 ///
 /// # Errors
 ///
-/// [`EINVAL`] when it is so already, or for a patch that is to be enabled again; [`EBUSY`] when
-/// another patch is in transition; [`ENOMEM`].
+/// [`EINVAL`] when it is so already, for a patch that is to be enabled again, and, after a message,
+/// for one with a state that cannot be removed; [`EBUSY`] when another patch is in transition;
+/// [`ENOMEM`].
 pub(crate) fn set_enabled(locked: &mut Locked, id: usize, enabled: bool) -> Result {
     let patch = find(locked, id).ok_or(EINVAL)?;
     if patch.is_enabled(locked) == enabled {

@@ -9,6 +9,12 @@
 
 use crate::{
     lock::Locked,
+    owners::{
+        Claim,
+        Kind,
+        Traits, //
+    },
+    shadow::Dtor,
     sort::sort_by_key,
     symbol::{
         MAX_OBJECT_LEN,
@@ -114,6 +120,8 @@ pub(crate) struct ObjectSpec {
     pub(crate) name: Option<CString>,
     pub(crate) callbacks: Callbacks,
     pub(crate) funcs: KVec<FuncSpec>,
+    /// The shadow variables that belong to the object.
+    pub(crate) claims: Claims,
 }
 
 impl ObjectSpec {
@@ -129,16 +137,65 @@ pub(crate) struct Descriptor<'a> {
     pub(crate) module: &'a Module,
     pub(crate) replace: bool,
     pub(crate) objects: KVec<ObjectSpec>,
-    pub(crate) states: KVec<StateSpec>,
+    /// The states, and the shadow variables that belong to no object.
+    pub(crate) claims: Claims,
 }
 
-/// One entry of `klp_patch.states`.
-#[derive(Clone, Copy)]
-pub(crate) struct StateSpec {
+/// What a livepatch, or one of its objects, wants to own.
+pub(crate) type Claims = KVec<Claim<Source>>;
+
+/// Where a claim comes from: an entry of `klp_patch.states` or of `shadow_types`.
+pub(crate) struct Source {
+    pub(crate) patch: RawPatch,
+    /// NULL for a shadow type.
     pub(crate) raw: RawState,
-    pub(crate) id: usize,
     pub(crate) version: u32,
+    pub(crate) name: Option<CString>,
+    callbacks: bindings::klp_state_callbacks,
 }
+
+impl Source {
+    /// Calls a callback of a managed state that is refused by an error.
+    pub(crate) fn pre_patch(&self, _locked: &Locked) -> Result {
+        self.callbacks.pre_patch.map_or(Ok(()), |callback| {
+            // SAFETY: The module's own callback, with the module's own descriptor.
+            to_result(unsafe { callback(self.patch.0.as_ptr(), self.raw.0) })
+        })
+    }
+
+    /// Calls `post_patch`.
+    pub(crate) fn post_patch(&self, locked: &Locked) {
+        self.call(locked, self.callbacks.post_patch);
+    }
+
+    /// Calls `pre_unpatch`.
+    pub(crate) fn pre_unpatch(&self, locked: &Locked) {
+        self.call(locked, self.callbacks.pre_unpatch);
+    }
+
+    /// Calls `post_unpatch`.
+    pub(crate) fn post_unpatch(&self, locked: &Locked) {
+        self.call(locked, self.callbacks.post_unpatch);
+    }
+
+    fn call(&self, _locked: &Locked, callback: StateCallback) {
+        if let Some(callback) = callback {
+            // SAFETY: As in `pre_patch()`.
+            unsafe { callback(self.patch.0.as_ptr(), self.raw.0) };
+        }
+    }
+
+    /// Returns what undoes the constructor of the shadow variables.
+    pub(crate) fn shadow_dtor(&self) -> Dtor {
+        self.callbacks.shadow_dtor
+    }
+}
+
+type StateCallback =
+    Option<unsafe extern "C" fn(*mut bindings::klp_patch, *mut bindings::klp_state)>;
+
+/// Length of the longest name of a state, less NUL.
+const MAX_STATE_NAME_LEN: usize = 63;
 
 /// The module's `struct klp_state`, to be handed back to it.
 #[derive(Clone, Copy)]
@@ -153,7 +210,7 @@ unsafe impl Sync for RawState {}
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RawPatch(NonNull<bindings::klp_patch>);
 
-// SAFETY: Accessed only by `set_enabled()`.
+// SAFETY: Accessed only by `set_enabled()`, otherwise handed to the module.
 unsafe impl Send for RawPatch {}
 // SAFETY: As above.
 unsafe impl Sync for RawPatch {}
@@ -228,6 +285,7 @@ impl Descriptor<'_> {
             pr_err!("klp_enable_patch() was called without a livepatch\n");
             return Err(EINVAL);
         };
+        let owner = RawPatch(raw);
         // SAFETY: By the caller's promise; nobody else writes to a descriptor that is not enabled.
         let patch = unsafe { &*patch };
         if patch.mod_.is_null() {
@@ -247,12 +305,20 @@ impl Descriptor<'_> {
             return Err(EINVAL);
         }
 
+        // SAFETY: By the caller's promise.
+        let mut claims = unsafe { Self::parse_states(name, owner, patch.states) }?;
+        // SAFETY: By the caller's promise.
+        let types = unsafe { Self::parse_types(name, owner, patch.shadow_types, &claims) }?;
+        for claim in types {
+            claims.push(claim, GFP_KERNEL)?;
+        }
+
         let mut objects = KVec::new();
         let mut obj = patch.objs;
         // SAFETY: The array ends with an entry that has neither functions nor a name.
         while unsafe { !(*obj).funcs.is_null() || !(*obj).name.is_null() } {
             // SAFETY: As above.
-            let spec = unsafe { Self::parse_object(name, objects.len(), obj) }?;
+            let spec = unsafe { Self::parse_object(name, owner, &claims, objects.len(), obj) }?;
             if objects
                 .iter()
                 .any(|other: &ObjectSpec| other.name.as_deref() == spec.name.as_deref())
@@ -264,24 +330,141 @@ impl Descriptor<'_> {
             obj = obj.wrapping_add(1);
         }
 
-        let mut states = KVec::new();
-        let mut state = patch.states;
-        // SAFETY: The array, if there is one, ends with an entry whose id is 0.
-        while !state.is_null() && unsafe { (*state).id } != 0 {
-            // SAFETY: As above.
-            let (id, version) = unsafe { ((*state).id, (*state).version) };
-            let raw = RawState(state);
-            states.push(StateSpec { raw, id, version }, GFP_KERNEL)?;
-            state = state.wrapping_add(1);
-        }
-
         Ok(Self {
-            raw: RawPatch(raw),
+            raw: owner,
             module,
             replace: patch.replace,
             objects,
-            states,
+            claims,
         })
+    }
+
+    /// Reads the states of a livepatch.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::parse`].
+    unsafe fn parse_states(
+        patch: &CStr,
+        owner: RawPatch,
+        mut raw: *mut bindings::klp_state,
+    ) -> Result<Claims> {
+        let mut claims: Claims = KVec::new();
+        // SAFETY: The array, if there is one, ends with an entry whose id is 0.
+        while !raw.is_null() && unsafe { (*raw).id } != 0 {
+            // SAFETY: As above.
+            let state = unsafe { &*raw };
+            let name = if state.name.is_null() {
+                None
+            } else {
+                // SAFETY: By the caller's promise.
+                let Some(name) = unsafe { copy_string(state.name, MAX_STATE_NAME_LEN) }? else {
+                    pr_err!(
+                        "livepatch '{}': the name of state {} is too long\n",
+                        patch,
+                        state.id
+                    );
+                    return Err(EINVAL);
+                };
+                Some(name)
+            };
+            let callbacks = state.callbacks;
+            let present = [
+                callbacks.pre_patch.is_some(),
+                callbacks.post_patch.is_some(),
+                callbacks.pre_unpatch.is_some(),
+                callbacks.post_unpatch.is_some(),
+                callbacks.shadow_dtor.is_some(),
+            ];
+            let traits = Traits {
+                shadow: state.is_shadow,
+                block_disable: state.block_disable,
+                callbacks: present
+                    .iter()
+                    .fold(0, |bits, &bit| (bits << 1) | u8::from(bit)),
+            };
+            let kind = if name.is_some() || traits != Traits::default() {
+                Kind::Managed(traits)
+            } else {
+                Kind::Legacy
+            };
+            let twice = claims.iter().find(|claim| claim.id == state.id);
+            // 7.3 takes the first of two and never looks at the other.
+            if twice.is_some_and(|first| first.is_managed() || kind != Kind::Legacy) {
+                pr_err!("livepatch '{}': state {} is there twice\n", patch, state.id);
+                return Err(EINVAL);
+            }
+            if callbacks.shadow_dtor.is_some() && !state.is_shadow {
+                pr_err!(
+                    "livepatch '{}': state {} has a shadow_dtor but is not is_shadow\n",
+                    patch,
+                    state.id
+                );
+                return Err(EINVAL);
+            }
+            let source = Source {
+                patch: owner,
+                raw: RawState(raw),
+                version: state.version,
+                name,
+                callbacks,
+            };
+            if twice.is_none() {
+                claims.push(Claim::new(state.id, kind, source), GFP_KERNEL)?;
+            }
+            raw = raw.wrapping_add(1);
+        }
+        Ok(claims)
+    }
+
+    /// Reads the shadow types of a livepatch, or of an object of a livepatch with these `states`.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::parse`].
+    unsafe fn parse_types(
+        patch: &CStr,
+        owner: RawPatch,
+        mut types: *mut *mut bindings::klp_shadow_type,
+        states: &Claims,
+    ) -> Result<Claims> {
+        let mut claims: Claims = KVec::new();
+        // SAFETY: The array, if there is one, ends with NULL.
+        while let Some(shadow_type) = unsafe { types.as_ref().and_then(|entry| entry.as_ref()) } {
+            let id = shadow_type.id;
+            if id == 0 {
+                pr_err!("livepatch '{}': a shadow type has the id 0\n", patch);
+                return Err(EINVAL);
+            }
+            if claims.iter().any(|claim| claim.id == id) {
+                pr_err!("livepatch '{}': shadow type {} is there twice\n", patch, id);
+                return Err(EINVAL);
+            }
+            if states
+                .iter()
+                .any(|state| state.id == id && state.is_managed() && !state.is_shadow())
+            {
+                pr_err!(
+                    "livepatch '{}': {} is a shadow type and a state that is not is_shadow\n",
+                    patch,
+                    id
+                );
+                return Err(EINVAL);
+            }
+            let source = Source {
+                patch: owner,
+                raw: RawState(core::ptr::null_mut()),
+                version: 0,
+                name: None,
+                callbacks: bindings::klp_state_callbacks {
+                    shadow_dtor: shadow_type.dtor,
+                    ..Default::default()
+                },
+            };
+            claims.push(Claim::new(id, Kind::Shadow, source), GFP_KERNEL)?;
+            types = types.wrapping_add(1);
+        }
+        Ok(claims)
     }
 
     /// # Safety
@@ -289,11 +472,20 @@ impl Descriptor<'_> {
     /// As for [`Self::parse`].
     unsafe fn parse_object(
         patch: &CStr,
+        owner: RawPatch,
+        states: &Claims,
         index: usize,
         obj: *mut bindings::klp_object,
     ) -> Result<ObjectSpec> {
         // SAFETY: By the caller's promise.
-        let (name, funcs, callbacks) = unsafe { ((*obj).name, (*obj).funcs, (*obj).callbacks) };
+        let (name, funcs, callbacks, types) = unsafe {
+            (
+                (*obj).name,
+                (*obj).funcs,
+                (*obj).callbacks,
+                (*obj).shadow_types,
+            )
+        };
         let name = if name.is_null() {
             None
         } else {
@@ -393,6 +585,9 @@ impl Descriptor<'_> {
             return Err(EEXIST);
         }
 
+        // SAFETY: By the caller's promise.
+        let claims = unsafe { Self::parse_types(patch, owner, types, states) }?;
+
         Ok(ObjectSpec {
             raw: RawObject(obj),
             name,
@@ -403,6 +598,7 @@ impl Descriptor<'_> {
                 post_unpatch: callbacks.post_unpatch,
             },
             funcs: specs,
+            claims,
         })
     }
 }

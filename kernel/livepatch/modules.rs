@@ -15,6 +15,7 @@ use crate::{
         Patch, //
     },
     stack,
+    state,
     transition, //
 };
 use kernel::{
@@ -63,6 +64,7 @@ fn apply(locked: &Locked, patch: &Patch, object: &Object, module: &Module) -> Re
     object.bind(locked, module.as_ptr());
     let result = apply_bound(locked, patch, object, module);
     if result.is_err() {
+        state::end_object(locked, patch, object);
         // Also the relocations: the module may be loaded again, elsewhere.
         patch.clear_relocations(locked, object);
         object.unbind(locked);
@@ -89,6 +91,7 @@ fn apply_bound(locked: &Locked, patch: &Patch, object: &Object, module: &Module)
         module.name()
     );
 
+    state::begin_object(locked, object)?;
     object.pre_patch(locked).inspect_err(|_| {
         pr_warn!(
             "pre-patch callback failed for object '{}'\n",
@@ -125,6 +128,7 @@ fn apply_bound(locked: &Locked, patch: &Patch, object: &Object, module: &Module)
 /// Reverts all livepatches of a module that goes away.
 pub(crate) fn going(locked: &Locked, module: &Module) {
     revert(locked, patches(locked), module);
+    state::forget_module(locked, module);
 }
 
 fn revert(locked: &Locked, patches: &[Arc<Patch>], module: &Module) {
@@ -150,6 +154,7 @@ fn revert(locked: &Locked, patches: &[Arc<Patch>], module: &Module) {
             pr_warn!("no memory to forget the functions of '{}'\n", module.name());
         }
         object.post_unpatch(locked);
+        state::end_object(locked, patch, object);
         patch.clear_relocations(locked, object);
         object.unbind(locked);
     }

@@ -8,13 +8,13 @@
 use crate::{
     descriptor::{
         Callbacks,
+        Claims,
         Descriptor,
         FuncSpec,
         Name,
         ObjectSpec,
         RawObject,
-        RawPatch,
-        StateSpec, //
+        RawPatch, //
     },
     lock::{
         Cell,
@@ -128,6 +128,8 @@ pub(crate) struct Object {
     module: Cell<ModulePtr>,
     pub(crate) patched: Cell<bool>,
     pub(crate) funcs: KVec<Func>,
+    /// The shadow variables that belong to the object; held while it is loaded.
+    pub(crate) claims: Claims,
     dir: Option<Dir<ObjectDir>>,
 }
 
@@ -152,6 +154,7 @@ impl Object {
         Ok(Self {
             raw: Some(spec.raw),
             callbacks: spec.callbacks,
+            claims: spec.claims,
             ..Self::empty(spec.name, funcs)
         })
     }
@@ -165,6 +168,7 @@ impl Object {
             module: Cell::new(ModulePtr(core::ptr::null_mut())),
             patched: Cell::new(false),
             funcs,
+            claims: KVec::new(),
             dir: None,
         }
     }
@@ -291,7 +295,8 @@ pub(crate) struct Patch {
     pub(crate) raw: RawPatch,
     pub(crate) name: CString,
     pub(crate) replace: bool,
-    pub(crate) states: KVec<StateSpec>,
+    /// The states, and the shadow variables that belong to no object.
+    pub(crate) claims: Shared<Claims>,
     /// The objects of the descriptor, then those that an atomic replace added.
     pub(crate) objects: Shared<KVec<Object>>,
     enabled: Cell<bool>,
@@ -338,7 +343,7 @@ impl Patch {
                 raw: desc.raw,
                 name,
                 replace: desc.replace,
-                states: desc.states,
+                claims: Shared::new(desc.claims),
                 objects: Shared::new(objects),
                 enabled: Cell::new(false),
                 forced: Cell::new(false),
@@ -380,6 +385,11 @@ impl Patch {
             // SAFETY: The module is held.
             unsafe { self.raw.set_enabled(enabled) };
         }
+    }
+
+    /// Whether some task may run the code of this patch for ever.
+    pub(crate) fn is_forced(&self, locked: &Locked) -> bool {
+        self.forced.get(locked)
     }
 
     /// Keeps the module for ever.

@@ -276,6 +276,8 @@ struct Record {
     told: bool,
     /// Whether this is on the list of idle records.
     idle: bool,
+    /// Whether tasks may use the variables for ever.
+    leaked: bool,
 }
 
 /// What stands for the object of records: an address that no object has.
@@ -867,6 +869,25 @@ pub(crate) fn close(id: usize) {
     store.settle(record);
 }
 
+/// Never frees a managed variable with `id` again: tasks may use them for ever. Says so, if there
+/// are any.
+pub(crate) fn leak(id: usize) {
+    let store = lock();
+    let record = store.record(id);
+    // SAFETY: The record is valid under the lock.
+    let Some(record) = (unsafe { record.as_mut() }) else {
+        return;
+    };
+    let news = !core::mem::replace(&mut record.leaked, true) && record.live != 0;
+    drop(store);
+    if news {
+        pr_warn!(
+            "shadow variables with id {} are never freed, after a forced transition\n",
+            id
+        );
+    }
+}
+
 /// Returns the number of variables with `id`.
 pub(crate) fn live(id: usize) -> usize {
     let store = lock();
@@ -874,7 +895,7 @@ pub(crate) fn live(id: usize) -> usize {
     unsafe { store.record(id).as_ref() }.map_or(0, |record| record.live)
 }
 
-/// Frees all variables with `id`, the oldest first. May sleep.
+/// Frees all variables with `id`, the oldest first, unless they [leak]. May sleep.
 ///
 /// Unlike [`free_all`], it calls `dtor` in process context, without a lock.
 ///
@@ -914,7 +935,8 @@ unsafe fn collect_if(
         let mut gone = List::new();
         let mut store = lock();
         let record = store.record(id);
-        if record.is_null() {
+        // SAFETY: The record is valid under the lock.
+        if record.is_null() || unsafe { (*record).leaked } {
             return;
         }
         for _ in 0..BATCH {

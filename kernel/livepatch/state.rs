@@ -1,40 +1,348 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! System states: what livepatches have changed besides code.
+//! System states and shadow types: what livepatches have changed besides code.
 //!
-//! Answers to `state.c`.
+//! The rules are in [`owners`]; this is where they meet livepatches, their callbacks and the
+//! shadow variables. Callbacks run under the mutex, in process context. Answers to `state.c`.
 
 use crate::{
     control::patches,
     descriptor::{
         Descriptor,
         RawState,
-        StateSpec, //
+        Source, //
     },
-    lock::Locked,
-    patch::Patch,
+    lock::{
+        self,
+        Locked, //
+    },
+    owners::{
+        self,
+        Acts,
+        Claim,
+        Facts,
+        Refusal,
+        Table, //
+    },
+    patch::{
+        Object,
+        Patch, //
+    },
+    shadow,
     transition, //
 };
 use kernel::{
+    debugfs,
+    fmt::{
+        self,
+        Write as _, //
+    },
+    module_ref::Module,
+    prelude::*,
     sync::Arc, //
 };
 
-fn find(states: &[StateSpec], id: usize) -> Option<&StateSpec> {
-    states.iter().find(|state| state.id == id)
+/// The owner table.
+#[derive(Clone, Copy)]
+struct Owners<'a>(&'a Locked);
+
+impl Table<Source> for Owners<'_> {
+    fn for_each<'a>(&'a self, f: &mut dyn FnMut(&'a Claim<Source>)) {
+        for patch in patches(self.0) {
+            for_each_claim(self.0, patch, f);
+        }
+    }
 }
 
-/// Whether a new livepatch can deal with what the enabled ones have done.
-///
-/// A replacing livepatch must have all their states; any livepatch must have those that it does
-/// have in no older version.
-pub(crate) fn is_compatible(patches: &[Arc<Patch>], new: &Descriptor<'_>) -> bool {
-    patches
-        .iter()
-        .flat_map(|patch| patch.states.iter())
-        .all(|old| match find(&new.states, old.id) {
-            Some(state) => state.version >= old.version,
-            None => !new.replace,
+/// Calls `f` for the claims of `patch` and of its objects.
+fn for_each_claim<'a>(locked: &'a Locked, patch: &'a Patch, f: &mut dyn FnMut(&'a Claim<Source>)) {
+    patch.claims.borrow(locked).iter().for_each(&mut *f);
+    for object in patch.objects.borrow(locked) {
+        object.claims.iter().for_each(&mut *f);
+    }
+}
+
+/// Calls callbacks of livepatches, which are held as long as they have claims.
+struct Caller<'a>(&'a Locked);
+
+impl Acts<Source> for Caller<'_> {
+    type Error = Error;
+
+    fn open(&mut self, claim: &Claim<Source>) -> Result {
+        shadow::open(claim.id)
+    }
+
+    fn collect(&mut self, claim: &Claim<Source>) {
+        shadow::close(claim.id);
+        // SAFETY: The livepatch is still held. No task runs its code, or `leak()` was called.
+        unsafe { shadow::collect(claim.id, claim.data.shadow_dtor()) };
+    }
+
+    fn leak(&mut self, claim: &Claim<Source>) {
+        shadow::leak(claim.id);
+    }
+
+    fn pre_patch(&mut self, claim: &Claim<Source>) -> Result {
+        claim.data.pre_patch(self.0).inspect_err(|err| {
+            pr_warn!(
+                "pre-patch callback failed for state {} ({})\n",
+                claim.id,
+                err.to_errno()
+            );
         })
+    }
+
+    fn post_patch(&mut self, claim: &Claim<Source>) {
+        claim.data.post_patch(self.0);
+    }
+
+    fn pre_unpatch(&mut self, claim: &Claim<Source>) {
+        claim.data.pre_unpatch(self.0);
+    }
+
+    fn post_unpatch(&mut self, claim: &Claim<Source>) {
+        claim.data.post_unpatch(self.0);
+    }
+}
+
+fn leaving<'a>(
+    locked: &'a Locked,
+    replaced: &'a [Arc<Patch>],
+) -> impl Iterator<Item = &'a Claim<Source>> + Clone {
+    replaced
+        .iter()
+        .flat_map(move |patch| patch.claims.borrow(locked).iter())
+}
+
+/// Begins the transition to `patch`, in place of `replaced`: introduces the states that are new
+/// with it.
+///
+/// # Errors
+///
+/// [`ENOMEM`]; what `pre_patch` callbacks return, after a message. [`abort_enable`] is due then.
+pub(crate) fn begin_enable(locked: &Locked, patch: &Patch, replaced: &[Arc<Patch>]) -> Result {
+    let (table, acts) = (&Owners(locked), &mut Caller(locked));
+    owners::enter(patch.claims.borrow(locked), table, acts)?;
+    owners::prepare_leave(leaving(locked, replaced), table, acts);
+    Ok(())
+}
+
+/// Ends the transition to `patch`: removes the states that went with `replaced`.
+///
+/// No task may be able to run functions of the replaced livepatches, but those that were forced.
+pub(crate) fn finish_enable(locked: &Locked, patch: &Patch, replaced: &[Arc<Patch>]) {
+    let (table, acts) = (&Owners(locked), &mut Caller(locked));
+    for old in replaced {
+        let forced = old.is_forced(locked);
+        for object in old.objects.borrow(locked) {
+            owners::release(object.claims.iter(), table, acts, forced);
+        }
+        owners::leave(old.claims.borrow(locked).iter(), table, acts, forced);
+    }
+    owners::settle(patch.claims.borrow(locked), acts);
+}
+
+/// Ends a transition to `patch` that failed or was turned round. The mirror of [`begin_enable`].
+///
+/// No task may be able to run functions of `patch`, unless it was forced.
+pub(crate) fn abort_enable(locked: &Locked, patch: &Patch, replaced: &[Arc<Patch>]) {
+    let (table, acts) = (&Owners(locked), &mut Caller(locked));
+    owners::stay(leaving(locked, replaced), acts);
+    let forced = patch.is_forced(locked);
+    owners::undo_enter(patch.claims.borrow(locked), table, acts, forced);
+}
+
+/// Begins the transition away from `patch`.
+pub(crate) fn begin_disable(locked: &Locked, patch: &Patch) {
+    let claims = patch.claims.borrow(locked).iter();
+    owners::prepare_leave(claims, &Owners(locked), &mut Caller(locked));
+}
+
+/// Ends the transition away from `patch`: removes the states that went with it.
+///
+/// No task may be able to run functions of `patch`, unless it was forced.
+pub(crate) fn finish_disable(locked: &Locked, patch: &Patch) {
+    let claims = patch.claims.borrow(locked).iter();
+    let forced = patch.is_forced(locked);
+    owners::leave(claims, &Owners(locked), &mut Caller(locked), forced);
+}
+
+/// Ends a transition away from `patch` that was turned round.
+pub(crate) fn abort_disable(locked: &Locked, patch: &Patch) {
+    owners::stay(patch.claims.borrow(locked).iter(), &mut Caller(locked));
+}
+
+/// Makes a livepatch an owner of the shadow variables of one of its objects, which is loaded.
+///
+/// # Errors
+///
+/// [`ENOMEM`], after a message and with nothing changed.
+pub(crate) fn begin_object(locked: &Locked, object: &Object) -> Result {
+    let claims = object.claims.iter();
+    owners::hold(claims, &Owners(locked), &mut Caller(locked)).inspect_err(|err| {
+        pr_warn!(
+            "failed to register shadow types for object '{}' ({})\n",
+            object.label(),
+            err.to_errno()
+        );
+    })
+}
+
+/// Undoes [`begin_object`], if that was called.
+pub(crate) fn end_object(locked: &Locked, patch: &Patch, object: &Object) {
+    let claims = object.claims.iter();
+    let forced = patch.is_forced(locked);
+    owners::release(claims, &Owners(locked), &mut Caller(locked), forced);
+}
+
+/// Frees the shadow variables that the core manages of what is in a module that goes away.
+pub(crate) fn forget_module(locked: &Locked, module: &Module) {
+    let table = Owners(locked);
+    table.for_each(&mut |claim| {
+        // The newest owner does it, once.
+        let newest = table
+            .newest(|owner| owner.id == claim.id && owner.is_held() && owner.is_shadow())
+            .is_some_and(|newest| core::ptr::eq(newest, claim));
+        if newest {
+            for range in module.memory() {
+                // SAFETY: The livepatch is held, and the objects of the variables are gone.
+                unsafe { shadow::collect_range(claim.id, range, claim.data.shadow_dtor()) };
+            }
+        }
+    });
+}
+
+/// Whether `patch` can be disabled.
+///
+/// # Errors
+///
+/// [`EINVAL`], after a message, when a state that cannot be removed would be.
+pub(crate) fn check_disable(locked: &Locked, patch: &Patch) -> Result {
+    let table = Owners(locked);
+    let claims = patch.claims.borrow(locked);
+    let blocking = claims.iter().find(|claim| {
+        claim.traits().is_some_and(|traits| traits.block_disable)
+            && !table.any(|owner| owner.owns_state(claim.id) && !core::ptr::eq(owner, *claim))
+    });
+    let Some(claim) = blocking else {
+        return Ok(());
+    };
+    pr_err!(
+        "livepatch '{}': state {} cannot be removed\n",
+        &*patch.name,
+        Label(claim)
+    );
+    pr_err!(
+        "The livepatch '{}' does not support disable\n",
+        &*patch.name
+    );
+    Err(EINVAL)
+}
+
+/// The id of a state, and its name if it has one.
+struct Label<'a>(&'a Claim<Source>);
+
+impl fmt::Display for Label<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.id)?;
+        match &self.0.data.name {
+            Some(name) => f.write_fmt(fmt!(" ({})", &**name)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn facts(claim: &Claim<Source>) -> Facts<'_> {
+    Facts {
+        version: claim.data.version,
+        name: claim.data.name.as_ref().map(|name| name.to_bytes()),
+    }
+}
+
+/// Whether a new livepatch can deal with what the enabled ones have done, if those in `replaced`
+/// go away. If not, says which livepatch and which state that is about, unless 7.3 refuses it too.
+pub(crate) fn is_compatible(
+    locked: &Locked,
+    new: &Descriptor<'_>,
+    replaced: &[Arc<Patch>],
+) -> bool {
+    let name = new.module.name();
+    let types = new.objects.iter().flat_map(|object| object.claims.iter());
+    let claims = Iterator::chain(new.claims.iter(), types);
+    let is_replaced = |patch: &Arc<Patch>| replaced.iter().any(|other| Arc::ptr_eq(patch, other));
+    let stays = |id: usize| {
+        let mut rest = patches(locked).iter().filter(|patch| !is_replaced(patch));
+        rest.any(|patch| {
+            patch
+                .claims
+                .borrow(locked)
+                .iter()
+                .any(|claim| claim.owns_state(id))
+        })
+    };
+    for patch in patches(locked) {
+        let mut refused = None;
+        for_each_claim(locked, patch, &mut |old| {
+            let result = owners::check(
+                claims.clone(),
+                old,
+                is_replaced(patch),
+                stays(old.id),
+                facts,
+            );
+            if let (None, Err(refusal)) = (&refused, result) {
+                refused = Some((refusal, old));
+            }
+        });
+        if let Some((refusal, old)) = refused {
+            say_why(refusal, name, &patch.name, Label(old));
+            return false;
+        }
+    }
+    true
+}
+
+fn say_why(refusal: Refusal, name: &CStr, old_patch: &CStr, state: Label<'_>) {
+    match refusal {
+        // The kselftests expect no more than the line that follows.
+        Refusal::Version => (),
+        Refusal::Name => pr_err!(
+            "livepatch '{}' calls state {} of livepatch '{}' by another name\n",
+            name,
+            state,
+            old_patch
+        ),
+        Refusal::Legacy => pr_err!(
+            "livepatch '{}' does not manage state {} of livepatch '{}'\n",
+            name,
+            state,
+            old_patch
+        ),
+        Refusal::Shadow => pr_err!(
+            "livepatches '{}' and '{}' do not agree in is_shadow of state {}\n",
+            name,
+            old_patch,
+            state
+        ),
+        Refusal::BlockDisable => pr_err!(
+            "livepatches '{}' and '{}' do not agree in block_disable of state {}\n",
+            name,
+            old_patch,
+            state
+        ),
+        Refusal::Callbacks => pr_err!(
+            "livepatches '{}' and '{}' do not agree in which callbacks state {} has\n",
+            name,
+            old_patch,
+            state
+        ),
+        Refusal::Blocked => pr_err!(
+            "livepatch '{}' does not have state {} of livepatch '{}', which cannot be removed\n",
+            name,
+            state,
+            old_patch
+        ),
+    }
 }
 
 /// Returns the state `id` of the newest livepatch that was enabled before the one in transition.
@@ -45,7 +353,65 @@ pub(crate) fn previous(locked: &Locked, id: usize) -> Option<RawState> {
     patches(locked)
         .iter()
         .take_while(|patch| !transition::is_current(locked, patch))
-        .filter_map(|patch| find(&patch.states, id))
+        .flat_map(|patch| patch.claims.borrow(locked).iter())
+        .filter(|claim| claim.is_state() && claim.id == id)
         .last()
-        .map(|state| state.raw)
+        .map(|claim| claim.data.raw)
+}
+
+/// The owner table as a file in debugfs, a line per id.
+pub(crate) struct View;
+
+impl debugfs::Writer for View {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let locked = &*lock::lock();
+        let table = Owners(locked);
+        let mut result = Ok(());
+        table.for_each(&mut |claim| {
+            // Once for each id.
+            let newest = table
+                .newest(|owner| owner.id == claim.id && owner.is_held())
+                .is_some_and(|newest| core::ptr::eq(newest, claim));
+            if newest && result.is_ok() {
+                result = write_line(f, locked, claim.id);
+            }
+        });
+        result
+    }
+}
+
+/// Writes what there is to say about the owners of `id`.
+fn write_line(f: &mut fmt::Formatter<'_>, locked: &Locked, id: usize) -> fmt::Result {
+    let table = Owners(locked);
+    let is_owner = |claim: &Claim<Source>| claim.id == id && claim.is_held();
+    let any = |test: fn(&Claim<Source>) -> bool| {
+        u8::from(table.any(|claim| is_owner(claim) && test(claim)))
+    };
+    write!(f, "id={id} name=")?;
+    let named = table.newest(|claim| is_owner(claim) && claim.data.name.is_some());
+    match named.and_then(|claim| claim.data.name.as_ref()) {
+        Some(name) => f.write_fmt(fmt!("{}", &**name))?,
+        None => f.write_char('-')?,
+    }
+    let mut separator = " owners=";
+    for patch in patches(locked) {
+        if patch.claims.borrow(locked).iter().any(is_owner) {
+            f.write_fmt(fmt!("{separator}{}", &*patch.name))?;
+            separator = ",";
+        }
+        for object in patch.objects.borrow(locked) {
+            if object.claims.iter().any(is_owner) {
+                f.write_fmt(fmt!("{separator}{}/{}", &*patch.name, object.label()))?;
+                separator = ",";
+            }
+        }
+    }
+    writeln!(
+        f,
+        " managed={} shadow={} block_disable={} live={}",
+        any(|claim| claim.is_managed() || !claim.is_state()),
+        any(|claim| claim.is_shadow()),
+        any(|claim| claim.traits().is_some_and(|traits| traits.block_disable)),
+        shadow::live(id)
+    )
 }

@@ -29,7 +29,10 @@ use crate::{
         Locked,
         Shared, //
     },
-    patch::Patch,
+    patch::{
+        Object,
+        Patch, //
+    },
     ranges::{
         self,
         Range, //
@@ -38,6 +41,7 @@ use crate::{
         self,
         synchronize, //
     },
+    state,
 };
 use core::ptr::null_mut;
 use kernel::{
@@ -128,6 +132,8 @@ impl Target {
 struct Transition {
     patch: Arc<Patch>,
     target: Target,
+    /// Where it went at first.
+    began_with: Target,
     /// The patches that go away when `patch` is in effect.
     replaced: KVec<Arc<Patch>>,
     /// The wait before the next try, in milliseconds.
@@ -169,6 +175,11 @@ pub(crate) fn is_current(locked: &Locked, patch: &Patch) -> bool {
 
 fn current(locked: &Locked) -> Option<&Transition> {
     CURRENT.borrow(locked).as_ref()
+}
+
+/// Returns the patches that go away when the one in transition is in effect.
+pub(crate) fn replaced(locked: &Locked) -> &[Arc<Patch>] {
+    current(locked).map_or(&[], |current| &current.replaced)
 }
 
 /// The functions that must not be on the stack of a task when it is switched.
@@ -263,6 +274,7 @@ pub(crate) fn init(
     *CURRENT.borrow_mut(locked) = Some(Transition {
         patch: patch.clone(),
         target,
+        began_with: target,
         replaced,
         delay_ms: FIRST_DELAY_MS,
         tries: 0,
@@ -559,6 +571,7 @@ fn complete(locked: &mut Locked) -> KVec<Arc<Patch>> {
     let Some(Transition {
         patch,
         target,
+        began_with,
         replaced,
         ..
     }) = CURRENT
@@ -615,14 +628,24 @@ fn complete(locked: &mut Locked) -> KVec<Arc<Patch>> {
         task.set_patch_state(IDLE);
     });
 
-    for object in patch.objects.borrow(locked) {
-        if !object.is_loaded(locked) {
-            continue;
+    // What was begun first ends last, but for states that go with replaced patches: the functions
+    // of the patch must not meet them.
+    if patching {
+        match began_with {
+            Target::Patched => state::finish_enable(locked, &patch, &replaced),
+            Target::Unpatched => state::abort_disable(locked, &patch),
         }
-        if patching {
+        for object in loaded_objects(locked, &patch) {
             object.post_patch(locked);
-        } else {
+        }
+    } else {
+        for object in loaded_objects(locked, &patch) {
             object.post_unpatch(locked);
+            state::end_object(locked, &patch, object);
+        }
+        match began_with {
+            Target::Patched => state::abort_enable(locked, &patch, &replaced),
+            Target::Unpatched => state::finish_disable(locked, &patch),
         }
     }
 
@@ -632,6 +655,11 @@ fn complete(locked: &mut Locked) -> KVec<Arc<Patch>> {
     CURRENT_ID.store(0, Relaxed);
     *CURRENT.borrow_mut(locked) = None;
     replaced
+}
+
+fn loaded_objects<'a>(locked: &'a Locked, patch: &'a Patch) -> impl Iterator<Item = &'a Object> {
+    let objects = patch.objects.borrow(locked).iter();
+    objects.filter(|object| object.is_loaded(locked))
 }
 
 fn unpatch_objects(locked: &Locked, patch: &Patch, nops_only: bool) {

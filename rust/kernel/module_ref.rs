@@ -11,12 +11,16 @@ use crate::{
     sync::rcu,
     types::Opaque, //
 };
-use core::ptr::NonNull;
+use core::{
+    ops::Range,
+    ptr::NonNull, //
+};
 
 // `bindgen` has got the layout of large structs wrong before.
 #[cfg(CONFIG_LIVEPATCH)]
 const _: () = {
     use core::mem::offset_of;
+    assert!(offset_of!(bindings::module, mem) == bindings::MODULE_MEM);
     assert!(offset_of!(bindings::module, klp_alive) == bindings::MODULE_KLP_ALIVE);
     assert!(offset_of!(bindings::module, klp_info) == bindings::MODULE_KLP_INFO);
 };
@@ -50,6 +54,20 @@ impl Module {
     pub fn name(&self) -> &CStr {
         // SAFETY: A module's name is NUL-terminated and never changes.
         unsafe { CStr::from_char_ptr((&raw const (*self.as_ptr()).name).cast()) }
+    }
+
+    /// Returns the ranges of addresses that hold the module's code and data.
+    ///
+    /// While the module is not fully loaded, or going, some of them may be empty.
+    #[inline]
+    pub fn memory(&self) -> impl Iterator<Item = Range<usize>> + '_ {
+        // SAFETY: A module's fields are valid, and its memory stays where it is. Its sizes may be
+        // cleared, but not by somebody else during the calls that hand out a module.
+        let memory = unsafe { &(*self.as_ptr()).mem };
+        memory.iter().map(|memory| {
+            let start = memory.base.addr();
+            start..start.saturating_add(memory.size as usize)
+        })
     }
 
     /// Finds a module by its name.

@@ -13,6 +13,8 @@
 
 #[path = "../../../kernel/livepatch/dispatch.rs"]
 mod dispatch;
+#[path = "../../../kernel/livepatch/owners.rs"]
+mod owners;
 #[path = "../../../kernel/livepatch/ranges.rs"]
 mod ranges;
 #[path = "../../../kernel/livepatch/sort.rs"]

@@ -2,6 +2,7 @@
 
 mod dispatch;
 mod ordering;
+mod owners;
 mod ranges;
 mod scan;
 mod shadow;

@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! Who owns which state and which shadow variables: when they are introduced, and when removed.
+//!
+//! A livepatch makes claims: one for each of its states and shadow types. All claims of the
+//! livepatches that are enabled or in transition, oldest livepatch first, are the owner table; the
+//! owners of an id are the held claims with that id. A state is introduced by the first livepatch
+//! that holds it, and removed by the newest of those that leave when none stays. Shadow variables
+//! go with the last owner, whatever kind of claim that has.
+//!
+//! [`enter`] and [`prepare_leave`] begin an operation. It ends with [`leave`] for the livepatches
+//! that go away and [`settle`] for one that stays, or, when it is turned round, with [`stay`] and
+//! [`undo_enter`]. Answers to the proposal of managed states in
+//! `Documentation/livepatch/managed-states.rst`; `state.c` has nothing like it. Pure; tested on the
+//! host.
+
+use core::cell::Cell;
+
+/// What a claim is to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A state as in 7.3, which the core only compares.
+    Legacy,
+    /// A state that the core introduces and removes.
+    Managed(Traits),
+    /// Shadow variables without a state.
+    Shadow,
+}
+
+/// What all livepatches that share a state must agree in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Traits {
+    /// Shadow variables with the id belong to the state.
+    pub(crate) shadow: bool,
+    /// The state cannot be removed.
+    pub(crate) block_disable: bool,
+    /// Which callbacks the state has, a bit for each.
+    pub(crate) callbacks: u8,
+}
+
+/// How far the core has got with a claim.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Marks {
+    /// The livepatch is an owner.
+    held: bool,
+    /// `pre_patch` was called; `post_patch` or `post_unpatch` is due.
+    introduced: bool,
+    /// The livepatch is about to go away.
+    leaving: bool,
+    /// `pre_unpatch` was called; `post_unpatch` or `post_patch` is due.
+    removing: bool,
+}
+
+/// What a livepatch has to do with one id. `T` is what the caller needs to act on it.
+#[derive(Debug)]
+pub(crate) struct Claim<T> {
+    pub(crate) id: usize,
+    pub(crate) kind: Kind,
+    pub(crate) data: T,
+    marks: Cell<Marks>,
+}
+
+impl<T> Claim<T> {
+    pub(crate) fn new(id: usize, kind: Kind, data: T) -> Self {
+        Self {
+            id,
+            kind,
+            data,
+            marks: Cell::new(Marks::default()),
+        }
+    }
+
+    /// Whether this is a state, and not just shadow variables.
+    pub(crate) fn is_state(&self) -> bool {
+        self.kind != Kind::Shadow
+    }
+
+    /// Whether the core calls callbacks for it.
+    pub(crate) fn is_managed(&self) -> bool {
+        self.traits().is_some()
+    }
+
+    /// Whether shadow variables belong to it.
+    pub(crate) fn is_shadow(&self) -> bool {
+        self.kind == Kind::Shadow || self.traits().is_some_and(|traits| traits.shadow)
+    }
+
+    /// What livepatches must agree in, for a managed state.
+    pub(crate) fn traits(&self) -> Option<Traits> {
+        match self.kind {
+            Kind::Managed(traits) => Some(traits),
+            Kind::Legacy | Kind::Shadow => None,
+        }
+    }
+
+    /// Whether the livepatch is an owner now.
+    pub(crate) fn is_held(&self) -> bool {
+        self.marks.get().held
+    }
+
+    /// Whether the livepatch is an owner of the state `id`.
+    pub(crate) fn owns_state(&self, id: usize) -> bool {
+        self.id == id && self.is_state() && self.is_held()
+    }
+
+    fn mark(&self, change: impl FnOnce(&mut Marks)) {
+        let mut marks = self.marks.get();
+        change(&mut marks);
+        self.marks.set(marks);
+    }
+}
+
+/// The claims of all livepatches that are enabled or in transition.
+pub(crate) trait Table<T> {
+    /// Calls `f` for all claims, those of the oldest livepatch first.
+    fn for_each<'a>(&'a self, f: &mut dyn FnMut(&'a Claim<T>));
+
+    /// Returns the newest claim that passes `test`.
+    fn newest<'a>(&'a self, test: impl Fn(&Claim<T>) -> bool) -> Option<&'a Claim<T>>
+    where
+        T: 'a,
+    {
+        let mut newest = None;
+        self.for_each(&mut |claim| {
+            if test(claim) {
+                newest = Some(claim);
+            }
+        });
+        newest
+    }
+
+    /// Whether any claim passes `test`.
+    fn any(&self, test: impl Fn(&Claim<T>) -> bool) -> bool {
+        self.newest(test).is_some()
+    }
+
+    /// Whether the shadow variables with `id` have an owner.
+    fn is_shadow_owned(&self, id: usize) -> bool {
+        self.any(|claim| claim.id == id && claim.is_held() && claim.is_shadow())
+    }
+
+    /// Whether `claim`, if its livepatch leaves, is the one that removes its state.
+    fn removes(&self, claim: &Claim<T>) -> bool {
+        let stays = |owner: &Claim<T>| owner.owns_state(claim.id) && !owner.marks.get().leaving;
+        claim.is_managed()
+            && !self.any(stays)
+            && self
+                .newest(|owner| owner.owns_state(claim.id))
+                .is_some_and(|newest| core::ptr::eq(newest, claim))
+    }
+}
+
+/// What is done about claims.
+pub(crate) trait Acts<T> {
+    /// Why an act can fail.
+    type Error;
+
+    /// Shadow variables get their first owner. Has no effect if it fails.
+    fn open(&mut self, claim: &Claim<T>) -> Result<(), Self::Error>;
+    /// Shadow variables have lost their last owner, `claim`, and are freed.
+    fn collect(&mut self, claim: &Claim<T>);
+    /// Tasks may use the shadow variables for ever: they are never freed.
+    fn leak(&mut self, claim: &Claim<T>);
+    /// Calls the callback of this name.
+    fn pre_patch(&mut self, claim: &Claim<T>) -> Result<(), Self::Error>;
+    /// Calls the callback of this name.
+    fn post_patch(&mut self, claim: &Claim<T>);
+    /// Calls the callback of this name.
+    fn pre_unpatch(&mut self, claim: &Claim<T>);
+    /// Calls the callback of this name.
+    fn post_unpatch(&mut self, claim: &Claim<T>);
+}
+
+/// Makes the livepatch an owner of all claims in `claims`. On an error it is one of none.
+pub(crate) fn hold<'a, T: 'a, A: Acts<T>>(
+    claims: impl Iterator<Item = &'a Claim<T>> + Clone,
+    table: &impl Table<T>,
+    acts: &mut A,
+) -> Result<(), A::Error> {
+    for claim in claims.clone() {
+        let first = claim.is_shadow() && !table.is_shadow_owned(claim.id);
+        if let Err(err) = if first { acts.open(claim) } else { Ok(()) } {
+            release(claims, table, acts, false);
+            return Err(err);
+        }
+        claim.mark(|marks| marks.held = true);
+    }
+    Ok(())
+}
+
+/// Ends the ownership of all claims in `claims`. `forced` says that tasks may still run the
+/// livepatch that had it.
+pub(crate) fn release<'a, T: 'a, A: Acts<T>>(
+    claims: impl Iterator<Item = &'a Claim<T>>,
+    table: &impl Table<T>,
+    acts: &mut A,
+    forced: bool,
+) {
+    for claim in claims {
+        release_one(claim, table, acts, forced);
+    }
+}
+
+fn release_one<T, A: Acts<T>>(claim: &Claim<T>, table: &impl Table<T>, acts: &mut A, forced: bool) {
+    if !claim.is_held() {
+        return;
+    }
+    claim.mark(|marks| *marks = Marks::default());
+    if !claim.is_shadow() {
+        return;
+    }
+    if forced {
+        acts.leak(claim);
+    }
+    if !table.is_shadow_owned(claim.id) {
+        acts.collect(claim);
+    }
+}
+
+/// A livepatch comes: makes it an owner, and introduces the states that are new with it.
+///
+/// On an error [`undo_enter`] is still due.
+pub(crate) fn enter<T, A: Acts<T>>(
+    claims: &[Claim<T>],
+    table: &impl Table<T>,
+    acts: &mut A,
+) -> Result<(), A::Error> {
+    for claim in claims {
+        let new = claim.is_managed() && !table.any(|owner| owner.owns_state(claim.id));
+        claim.mark(|marks| marks.introduced = new);
+    }
+    let is_new = |claim: &Claim<T>| claim.marks.get().introduced;
+    let mut result = hold(claims.iter(), table, acts);
+    for claim in claims.iter().filter(|claim| is_new(claim)) {
+        result = result.and_then(|()| acts.pre_patch(claim));
+        // Neither for the one that failed nor for those behind it is anything due.
+        let done = result.is_ok();
+        claim.mark(|marks| marks.introduced = done);
+    }
+    result
+}
+
+/// Livepatches are about to leave: announces to the states that go with them what comes.
+pub(crate) fn prepare_leave<'a, T: 'a, A: Acts<T>>(
+    claims: impl Iterator<Item = &'a Claim<T>> + Clone,
+    table: &impl Table<T>,
+    acts: &mut A,
+) {
+    for claim in claims.clone() {
+        claim.mark(|marks| marks.leaving = true);
+    }
+    for claim in claims {
+        if table.removes(claim) {
+            claim.mark(|marks| marks.removing = true);
+            acts.pre_unpatch(claim);
+        }
+    }
+}
+
+/// Livepatches have left: removes the states that go with them, and ends their ownership.
+pub(crate) fn leave<'a, T: 'a, A: Acts<T>>(
+    claims: impl Iterator<Item = &'a Claim<T>>,
+    table: &impl Table<T>,
+    acts: &mut A,
+    forced: bool,
+) {
+    for claim in claims {
+        if claim.marks.get().removing {
+            acts.post_unpatch(claim);
+        }
+        release_one(claim, table, acts, forced);
+    }
+}
+
+/// Livepatches stay after all.
+pub(crate) fn stay<'a, T: 'a, A: Acts<T>>(
+    claims: impl Iterator<Item = &'a Claim<T>>,
+    acts: &mut A,
+) {
+    for claim in claims {
+        let removing = claim.marks.get().removing;
+        claim.mark(|marks| (marks.leaving, marks.removing) = (false, false));
+        if removing {
+            acts.post_patch(claim);
+        }
+    }
+}
+
+/// A livepatch has come: the states that it introduced are in effect.
+pub(crate) fn settle<T, A: Acts<T>>(claims: &[Claim<T>], acts: &mut A) {
+    for claim in claims {
+        let introduced = claim.marks.get().introduced;
+        claim.mark(|marks| marks.introduced = false);
+        if introduced {
+            acts.post_patch(claim);
+        }
+    }
+}
+
+/// A livepatch has not come after all: removes the states that it introduced, and ends its
+/// ownership.
+pub(crate) fn undo_enter<T, A: Acts<T>>(
+    claims: &[Claim<T>],
+    table: &impl Table<T>,
+    acts: &mut A,
+    forced: bool,
+) {
+    for claim in claims {
+        if claim.marks.get().introduced {
+            acts.post_unpatch(claim);
+        }
+        release_one(claim, table, acts, forced);
+    }
+}
+
+/// Why a livepatch does not go together with those that are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// 7.3 refuses it too: a state is missing, or of an older version.
+    Version,
+    /// The livepatches call the id by different names.
+    Name,
+    /// A state that the core manages would no longer be.
+    Legacy,
+    /// The livepatches do not agree about shadow variables.
+    Shadow,
+    /// The livepatches do not agree about `block_disable`.
+    BlockDisable,
+    /// The livepatches do not agree in which callbacks the state has.
+    Callbacks,
+    /// A state that cannot be removed would be.
+    Blocked,
+}
+
+/// A state, as far as [`check`] compares it.
+pub(crate) struct Facts<'a> {
+    pub(crate) version: u32,
+    pub(crate) name: Option<&'a [u8]>,
+}
+
+/// Checks the claims of a new livepatch against one claim of a livepatch that is there.
+///
+/// `leaves` says whether the latter is to be replaced, `others` whether any livepatch that stays
+/// has the state too.
+pub(crate) fn check<'c, T: 'c>(
+    new: impl Iterator<Item = &'c Claim<T>> + Clone,
+    old: &Claim<T>,
+    leaves: bool,
+    others: bool,
+    facts: impl for<'a> Fn(&'a Claim<T>) -> Facts<'a>,
+) -> Result<(), Refusal> {
+    let mut same = new.filter(|claim| claim.id == old.id);
+    for claim in same.clone() {
+        let names = (facts(claim).name, facts(old).name);
+        if matches!(names, (Some(new), Some(old)) if new != old) {
+            return Err(Refusal::Name);
+        }
+        // A state of 7.3 and shadow variables have nothing to do with each other.
+        if old.kind != Kind::Legacy
+            && claim.kind != Kind::Legacy
+            && claim.is_shadow() != old.is_shadow()
+        {
+            return Err(Refusal::Shadow);
+        }
+    }
+    if !old.is_state() {
+        return Ok(());
+    }
+    let Some(claim) = same.find(|claim| claim.is_state()) else {
+        return match old.traits() {
+            _ if !leaves => Ok(()),
+            None => Err(Refusal::Version),
+            Some(traits) if traits.block_disable && !others => Err(Refusal::Blocked),
+            Some(_) => Ok(()),
+        };
+    };
+    match (old.traits(), claim.traits()) {
+        (Some(_), None) => return Err(Refusal::Legacy),
+        (Some(old), Some(new)) if old.block_disable != new.block_disable => {
+            return Err(Refusal::BlockDisable)
+        }
+        (Some(old), Some(new)) if old.callbacks != new.callbacks => return Err(Refusal::Callbacks),
+        _ => (),
+    }
+    // A managed state need not have a version.
+    let (old, new) = (facts(old).version, facts(claim).version);
+    if new < old && (new != 0 || !claim.is_managed()) {
+        return Err(Refusal::Version);
+    }
+    Ok(())
+}
