@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * livepatch-shadow-types.c - shadow variables that vanish by themselves
+ *
+ * Counts how often livepatch-shadow-mod.c looks at each of its structs, in a
+ * shadow variable of that struct.  The variables are of a type that the
+ * livepatch declares for the module: the core frees them when the livepatch is
+ * disabled or replaced, and when the module goes away.  No callback does.
+ *
+ * $ insmod samples/livepatch/livepatch-shadow-mod.ko
+ * $ insmod samples/livepatch/livepatch-shadow-types.ko
+ * (wait a minute or so)
+ * $ cat /sys/kernel/debug/livepatch/states
+ * $ echo 0 > /sys/kernel/livepatch/livepatch_shadow_types/enabled
+ * $ cat /sys/kernel/debug/livepatch/states
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/jiffies.h>
+#include <linux/kernel.h>
+#include <linux/livepatch.h>
+#include <linux/module.h>
+#include <linux/slab.h>
+
+/* As livepatch-shadow-mod.c has it, up to what is used here. */
+struct dummy {
+	struct list_head list;
+	unsigned long jiffies_expire;
+};
+
+static void checks_dtor(void *obj, void *data)
+{
+	pr_info("%p was checked %lu times\n", obj, *(unsigned long *)data);
+}
+
+static struct klp_shadow_type checks_type = {
+	.id = 3,
+	.dtor = checks_dtor,
+};
+
+static bool livepatch_dummy_check(struct dummy *d, unsigned long jiffies)
+{
+	unsigned long *checks;
+
+	/* Also for structs that are older than the livepatch. */
+	checks = klp_shadow_type_get_or_alloc(d, &checks_type, sizeof(*checks),
+					      GFP_NOWAIT, NULL);
+	if (checks)
+		*checks += 1;
+
+	return time_after(jiffies, d->jiffies_expire);
+}
+
+/* Not left to the core: another struct could get the same address. */
+static void livepatch_dummy_free(struct dummy *d)
+{
+	klp_shadow_type_free(d, &checks_type);
+	kfree(d);
+}
+
+static struct klp_func funcs[] = {
+	{
+		.old_name = "dummy_check",
+		.new_func = livepatch_dummy_check,
+	},
+	{
+		.old_name = "dummy_free",
+		.new_func = livepatch_dummy_free,
+	}, { }
+};
+
+static struct klp_shadow_type *types[] = {
+	&checks_type,
+	NULL
+};
+
+static struct klp_object objs[] = {
+	{
+		.name = "livepatch_shadow_mod",
+		.funcs = funcs,
+		.shadow_types = types,
+	}, { }
+};
+
+static struct klp_patch patch = {
+	.mod = THIS_MODULE,
+	.objs = objs,
+};
+
+static int livepatch_shadow_types_init(void)
+{
+	return klp_enable_patch(&patch);
+}
+
+static void livepatch_shadow_types_exit(void)
+{
+}
+
+module_init(livepatch_shadow_types_init);
+module_exit(livepatch_shadow_types_exit);
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("Live patching demo: shadow variables that the core frees");
+MODULE_INFO(livepatch, "Y");

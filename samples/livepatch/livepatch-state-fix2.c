@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * livepatch-state-fix2.c - takes over the state of livepatch-state-fix1.c
+ *
+ * Replaces livepatch-state-fix1, or any other livepatch.  If that has the
+ * state, nothing is called: this livepatch is now the one that removes it.  If
+ * not, it introduces the state itself.  Neither release asks which it is.
+ */
+
+#include <linux/seq_file.h>
+#include "livepatch-state-fix.h"
+
+static int livepatch_cmdline_proc_show(struct seq_file *m, void *v)
+{
+	seq_printf(m, "%s\n", "this has been live patched");
+	return 0;
+}
+
+static struct klp_func funcs[] = {
+	{
+		.old_name = "cmdline_proc_show",
+		.new_func = livepatch_cmdline_proc_show,
+	}, { }
+};
+
+static struct klp_object objs[] = {
+	{
+		/* vmlinux */
+		.funcs = funcs,
+	}, { }
+};
+
+static struct klp_state states[] = {
+	PANIC_STATE,
+	{ }
+};
+
+static struct klp_patch patch = {
+	.mod = THIS_MODULE,
+	.objs = objs,
+	.states = states,
+	.replace = true,
+};
+
+static int livepatch_state_fix2_init(void)
+{
+	return klp_enable_patch(&patch);
+}
+
+static void livepatch_state_fix2_exit(void)
+{
+}
+
+module_init(livepatch_state_fix2_init);
+module_exit(livepatch_state_fix2_exit);
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("Live patching demo: taking over a state");
+MODULE_INFO(livepatch, "Y");
