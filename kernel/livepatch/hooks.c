@@ -93,9 +93,9 @@ void klp_update_patch_state(struct task_struct *task)
 
 	/*
 	 * The atomic is a full barrier: it orders the flag before the read of
-	 * klp_target_state (written before the flag is set, see
-	 * transition::init() and transition::reverse()) and before a later
-	 * read of a func's transition mark in klp_ftrace_handler().
+	 * klp_target_state, and before later reads of func stacks and their
+	 * transition marks in klp_ftrace_handler().  Pairs with the smp_wmb()
+	 * of transition::start().
 	 */
 	if (test_and_clear_tsk_thread_flag(task, TIF_PATCH_PENDING))
 		task->patch_state = READ_ONCE(klp_target_state);
@@ -114,8 +114,8 @@ void __klp_sched_try_switch(void)
 
 	/*
 	 * Order the flag before the reads of klp_target_state and of the
-	 * ranges to check.  Pairs with the smp_wmb() of transition::init()
-	 * and transition::reverse().
+	 * ranges to check, and before later reads in klp_ftrace_handler().
+	 * Pairs with the smp_wmb() of transition::start().
 	 */
 	smp_rmb();
 

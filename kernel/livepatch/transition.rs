@@ -12,10 +12,10 @@
 //! # Ordering
 //!
 //! [`init()`] writes, each before the next: the states of all tasks and the target state; the marks
-//! of the funcs; the func stacks (when patching). [`start`] publishes the ranges and, with a full
-//! barrier in between, sets `TIF_PATCH_PENDING`. Readers go the other way: the handler reads the
-//! func stack, the mark, its task's state; switching a task reads the flag, then the target state
-//! and the ranges. `scripts/host-tests` has a model of this, which fails without any one of them.
+//! of the funcs; the func stacks (when patching). [`start`] publishes the ranges and, behind a write
+//! barrier, sets `TIF_PATCH_PENDING`. Readers go the other way: the handler reads the func stack,
+//! the mark, its task's state; switching a task reads the flag, then the target state and the
+//! ranges. `scripts/host-tests` has a model of this, which fails without any one barrier.
 
 use crate::{
     control as klp,
@@ -65,8 +65,8 @@ use kernel::{
         atomic::{
             ordering::{
                 Acquire,
-                Full,
-                Relaxed, //
+                Relaxed,
+                Release, //
             },
             Atomic, //
         },
@@ -235,13 +235,8 @@ impl StackCheck {
     /// Publishes `check` for [`try_switch_current`], and takes back what was published before.
     fn publish(check: Option<KBox<Self>>) -> Option<KBox<Self>> {
         let new = check.map_or(null_mut(), KBox::into_raw);
-        // Release: the check is complete before it is found. Pairs with the acquire in
-        // `try_switch_current()`.
-        //
-        // Full, and no less: `start()` sets TIF_PATCH_PENDING next, and whoever sees that must see
-        // the target, the marks, the func stacks and this check. Pairs with the atomic of
-        // klp_update_patch_state() and the smp_rmb() of __klp_sched_try_switch().
-        let old = STACK_CHECK.xchg(new, Full);
+        // Order the check before its address. Pairs with the acquire in `try_switch_current()`.
+        let old = STACK_CHECK.xchg(new, Release);
         // SAFETY: What is published comes from `into_raw()` and is taken back once.
         (!old.is_null()).then(|| unsafe { KBox::from_raw(old) })
     }
@@ -296,17 +291,13 @@ pub(crate) fn init(
         task.set_patch_state(initial);
     });
 
-    // Order the states and the target before the marks and, later, TIF_PATCH_PENDING. Pairs with
-    // the smp_rmb() of klp_ftrace_handler() behind the mark, and with the barriers behind the flag
-    // in klp_update_patch_state() and __klp_sched_try_switch(): none sees KLP_TRANSITION_IDLE.
+    // Order the states before the marks. Pairs with the smp_rmb() of klp_ftrace_handler(), which
+    // with a mark never sees KLP_TRANSITION_IDLE.
     smp_mb(barrier::Write);
 
+    // The release in `FuncStack::push()` orders the marks before the func stacks, the barrier in
+    // `start()` both before TIF_PATCH_PENDING.
     for_each_version(locked, patch, true);
-
-    // Order the marks before the func stacks, for which their own release would do, and before
-    // TIF_PATCH_PENDING: a task that is switched sees the marks. Pairs with the atomic of
-    // klp_update_patch_state().
-    smp_mb(barrier::Write);
 }
 
 /// Starts switching tasks. `check` is what their stacks are checked for.
@@ -325,6 +316,10 @@ pub(crate) fn start(locked: &mut Locked, check: KBox<StackCheck>) {
     // Nobody uses the old one: reverse() has waited for its users, and from here on
     // TIF_PATCH_PENDING is what lets others look, behind the new one.
     drop(StackCheck::publish(Some(check)));
+
+    // Order the target, the marks, the func stacks and the check before TIF_PATCH_PENDING. Pairs
+    // with the atomic of klp_update_patch_state() and the smp_rmb() of __klp_sched_try_switch().
+    smp_mb(barrier::Write);
 
     let target = current.target.state();
     for_each_task(|task| {
@@ -716,11 +711,6 @@ pub(crate) fn reverse(locked: &mut Locked) -> Result {
         current.target = target;
     }
     target_state().store(target.state(), Relaxed);
-
-    // Order the target before TIF_PATCH_PENDING. Pairs with the barriers behind the flag in
-    // klp_update_patch_state() and __klp_sched_try_switch().
-    smp_mb(barrier::Write);
-
     start(locked, check);
     retry_now(locked);
     Ok(())

@@ -9,8 +9,7 @@
 //! CPU what it has read from another, so that one CPU is enough.
 //!
 //! What orders the protocol are the [`Barrier`]s. With all of them nothing bad happens, and a test
-//! per barrier shows what does without it. Those that are not needed next to the others are in
-//! [`SPARE`].
+//! per barrier shows what does without it: there is none that another one makes superfluous.
 //!
 //! What is bad:
 //!
@@ -32,8 +31,8 @@
 //! | `smp_wmb()`, `barrier::Write` | `fence(Release)`, which orders earlier loads, too |
 //! | `smp_rmb()` | `fence(Acquire)`, which orders later stores, too |
 //! | `Release`, `Acquire` | the same |
-//! | `xchg(Full)` of `StackCheck::publish()` | `swap(Release)`, then `fence(Release)` |
-//! | `test_and_clear_bit()` | `swap(AcqRel)` |
+//! | `xchg(Release)` | `swap(Release)` |
+//! | `test_and_clear_bit()` | `swap(Acquire)` |
 //! | `set_bit()`, `clear_bit()` | `swap(Relaxed)`: atomic, but no barrier |
 //! | address dependency | [`Current::depend()`] |
 //! | `tasklist_lock`; `pi_lock` and the run queue's in `task_call_func()` | a mutex |
@@ -68,10 +67,11 @@
 //!
 //! A load in loom cannot return what is stored later, in C11 and the kernel's model it can ("load
 //! buffering"). So loom cannot show a need to order a load before a later store. There are three
-//! such pairs: the run of a function, then `SwitchRelease`, then the store of the state; the
-//! handler's loads, then the unlock of the section; and the core's load of a task's state, then its
-//! stores when the transition ends, which are behind a branch on it. The locks of the model order
-//! the second, `synchronize()` all of them, see [`SPARE`].
+//! such pairs: the run of a function, then the full barrier of `test_and_clear_bit()`, then the store
+//! of the state; the handler's loads, then the unlock of the section; and the core's load of a task's
+//! state, then its stores when the transition ends, which are behind a branch on it. The locks of the
+//! model order the second, `synchronize()` all of them: `complete()` waits for the CPU after it has
+//! seen the state, and so has all that the CPU did until then, loads included, behind it.
 //!
 //! Three preemptions are a bound, not a proof. `LOOM_MAX_PREEMPTIONS` sets another; five take about a
 //! minute.
@@ -84,7 +84,6 @@ use loom::{
             AtomicUsize,
             Ordering::{
                 self,
-                AcqRel,
                 Acquire,
                 Relaxed,
                 Release, //
@@ -100,19 +99,15 @@ use loom::{
 /// What orders the protocol, and what it pairs with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Barrier {
-    /// First `smp_wmb()` of `transition::init()`: states before marks. With [`HandlerRmb`].
+    /// `smp_wmb()` of `transition::init()`: states before marks. With [`HandlerRmb`].
     InitStates,
-    /// Second `smp_wmb()` of `transition::init()`: marks before func stacks and the flag.
-    InitMarks,
     /// Release of `FuncStack::push()`: the node before its address. With [`Dependency`].
     Push,
-    /// `StackCheck::publish()`: the check before its address. With [`CheckAcquire`].
-    PublishRelease,
-    /// `StackCheck::publish()` as called by `start()`, being full and not just a release: func
-    /// stacks, marks, target and check before the flag. With [`SwitchAcquire`] and [`SchedRmb`].
-    PublishFull,
-    /// `smp_wmb()` of `transition::reverse()`: the target before the flag.
-    ReverseTarget,
+    /// Release of `StackCheck::publish()`: the check before its address. With [`CheckAcquire`].
+    Publish,
+    /// `smp_wmb()` of `transition::start()`: target, marks, func stacks and the address of the check
+    /// before the flag. With [`SwitchAcquire`] and [`SchedRmb`].
+    Start,
     /// `choose()` reads the node through the address that it has read.
     Dependency,
     /// `smp_rmb()` of `choose()`: the mark before the state.
@@ -122,8 +117,6 @@ enum Barrier {
     /// `test_and_clear_tsk_thread_flag()` of `klp_update_patch_state()`: the flag before the target
     /// and what the handler reads next.
     SwitchAcquire,
-    /// The same: what the task ran before its state.
-    SwitchRelease,
     /// `preempt_disable_notrace()` of `klp_update_patch_state()`. With [`ReverseSync`].
     SwitchSection,
     /// `smp_rmb()` of `__klp_sched_try_switch()`: the flag before check, target and what the
@@ -151,16 +144,13 @@ use Barrier::*;
 
 const ALL: &[Barrier] = &[
     InitStates,
-    InitMarks,
     Push,
-    PublishRelease,
-    PublishFull,
-    ReverseTarget,
+    Publish,
+    Start,
     Dependency,
     HandlerRmb,
     HandlerSection,
     SwitchAcquire,
-    SwitchRelease,
     SwitchSection,
     SchedRmb,
     CheckAcquire,
@@ -430,11 +420,10 @@ impl<'a> Current<'a> {
         let shared = self.shared;
         let _section = shared.section(SwitchSection);
 
-        let ordering = match (shared.has(SwitchAcquire), shared.has(SwitchRelease)) {
-            (true, true) => AcqRel,
-            (true, false) => Acquire,
-            (false, true) => Release,
-            (false, false) => Relaxed,
+        let ordering = if shared.has(SwitchAcquire) {
+            Acquire
+        } else {
+            Relaxed
         };
         let pending = self.task.patch_pending.swap(IDLE, ordering);
         if pending != IDLE {
@@ -553,7 +542,6 @@ impl Core {
         self.for_each_task(|_, task| task.patch_state.store(target ^ 1, Relaxed));
         self.shared.fence(InitStates, Release);
         self.set_marks(true);
-        self.shared.fence(InitMarks, Release);
     }
 
     /// `FuncStack::push()`
@@ -565,8 +553,6 @@ impl Core {
         shared.node(NEW).next.store(next, Relaxed);
         let (ordering, mark, next) = if shared.has(Push) {
             (Release, self.marks, self.links)
-        } else if shared.has(InitMarks) {
-            (Relaxed, self.marks, 0)
         } else {
             (Relaxed, 0, 0)
         };
@@ -603,14 +589,12 @@ impl Core {
             self.checks += 1;
             check = self.checks;
         }
-        let ordering = if shared.has(PublishRelease) {
+        let ordering = if shared.has(Publish) {
             Release
         } else {
             Relaxed
         };
-        let old = shared.stack_check.swap(check, ordering);
-        shared.fence(PublishFull, Release);
-        old
+        shared.stack_check.swap(check, ordering)
     }
 
     fn free_check(&self, check: usize) {
@@ -623,6 +607,7 @@ impl Core {
     fn start(&mut self) {
         let old = self.publish(true);
         self.free_check(old);
+        self.shared.fence(Start, Release);
         let target = self.target;
         self.for_each_task(|_, task| {
             if task.patch_state.load(Relaxed) != target {
@@ -653,7 +638,6 @@ impl Core {
         self.synchronize(ReverseSync);
         self.target ^= 1;
         self.shared.target_state.store(self.target, Relaxed);
-        self.shared.fence(ReverseTarget, Release);
         self.start();
     }
 
@@ -1007,9 +991,10 @@ macro_rules! needed {
 needed! {
     without_init_states: InitStates, DISABLE => SAW_IDLE;
     without_push: Push, ENABLE => UNPATCHED_RAN_OTHER;
-    without_publish_release: PublishRelease, UPDATE => BAD_CHECK;
-    without_publish_full: PublishFull, ENABLE => PATCHED_RAN_OTHER;
-    without_publish_full_of_reverse: PublishFull, SCHED_REVERSE => BAD_CHECK;
+    without_publish: Publish, UPDATE => BAD_CHECK;
+    without_start: Start, ENABLE => PATCHED_RAN_OTHER;
+    without_start_after_disable: Start, DISABLE => UNPATCHED_RAN_OTHER;
+    without_start_after_check: Start, SCHED_REVERSE => BAD_CHECK;
     without_dependency: Dependency, ENABLE => UNPATCHED_RAN_OTHER;
     without_handler_rmb: HandlerRmb, DISABLE => SAW_IDLE;
     without_handler_section: HandlerSection, ENABLE => SAW_IDLE;
@@ -1028,45 +1013,9 @@ needed! {
     without_fork_locked: ForkLocked, FORK => SWITCHED_LATE;
 }
 
-/// What is not needed as long as all the others are there.
-///
-/// - [`InitMarks`]: [`Push`] orders the marks before the func stack, [`PublishFull`] both before
-///   the flag. In the kernel's model, too: the former is a release, the latter a full barrier.
-/// - [`ReverseTarget`]: [`PublishFull`] comes between the same two stores.
-/// - [`SwitchRelease`]: what a task runs before it switches itself may be freed when the transition
-///   is complete. But `complete()` has synchronized with the CPU by then, after it has seen the
-///   state; and the task's `klp_update_patch_state()` was before that, on the same CPU. loom could
-///   not show a need, see above, but there is none in the kernel's model either: `synchronize()`
-///   orders all that the CPU has done up to the section, loads included.
-const SPARE: &[Barrier] = &[InitMarks, ReverseTarget, SwitchRelease];
-
-#[test]
-fn spare_barriers() {
-    explore_all(SPARE);
-}
-
-#[test]
-fn either_orders_the_marks_before_the_flag() {
-    assert_eq!(DISABLE.explore(&[InitMarks]), None);
-    assert_eq!(DISABLE.explore(&[PublishFull]), None);
-    let neither = DISABLE.explore(&[InitMarks, PublishFull]);
-    assert_eq!(neither, Some(UNPATCHED_RAN_OTHER));
-}
-
-#[test]
-fn either_orders_the_target_before_the_flag() {
-    assert_eq!(REVERSE_DISABLE.explore(&[ReverseTarget]), None);
-    assert_eq!(REVERSE_DISABLE.explore(&[PublishFull]), None);
-    let neither = REVERSE_DISABLE.explore(&[ReverseTarget, PublishFull]);
-    assert_eq!(neither, Some(SWITCHED_TO_STALE));
-}
-
 #[test]
 fn all_barriers_are_tested() {
     for &barrier in ALL {
-        assert!(
-            NEEDED.contains(&barrier) != SPARE.contains(&barrier),
-            "{barrier:?}"
-        );
+        assert!(NEEDED.contains(&barrier), "{barrier:?}");
     }
 }
