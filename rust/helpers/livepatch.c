@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
+#include <linux/cpuhplock.h>
 #include <linux/livepatch.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
@@ -51,6 +52,18 @@ __rust_helper void rust_helper_read_unlock(rwlock_t *lock)
 {
 	read_unlock(lock);
 }
+
+#ifndef CONFIG_HOTPLUG_CPU
+__rust_helper void rust_helper_cpus_read_lock(void)
+{
+	cpus_read_lock();
+}
+
+__rust_helper void rust_helper_cpus_read_unlock(void)
+{
+	cpus_read_unlock();
+}
+#endif
 
 __rust_helper bool rust_helper_cpu_possible(unsigned int cpu)
 {
