@@ -2,6 +2,10 @@
 # The front door. Each target is a script in scripts/; the rest of this
 # repository is an overlay for a Linux 7.3 tree (see README.md).
 
+# make test is about both, unless told otherwise.
+ifeq ($(origin ARCH),undefined)
+test: ARCH = x86_64 arm64
+endif
 ARCH ?= x86_64
 CORE ?= m
 DEBUG ?= 0
@@ -32,7 +36,7 @@ help:
 	@echo '  make doc        the core'\''s documentation, by rustdoc'
 	@echo '  make clean      remove what was built (not what was fetched)'
 	@echo
-	@echo '  ARCH=x86_64|arm64  the guest (default x86_64)'
+	@echo '  ARCH=x86_64|arm64  the guest (default x86_64; make test: both)'
 	@echo '  CORE=m|y|c         Rust core as module (default), built in, or the C core'
 	@echo '  DEBUG=1            with KASAN, lockdep and friends'
 	@echo '  TESTS="NAME..."    selftests to run, e.g. TESTS="livepatch sysfs"'
@@ -52,7 +56,7 @@ build:
 	@scripts/deps.sh $(ARCH)
 	@scripts/build.sh $(ARCH) $(CORE) $(DEBUG)
 
-compare doc test lint:
+compare doc lint test:
 	@scripts/$@.sh
 
 clean:

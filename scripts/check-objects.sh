@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # check-objects.sh TREE BUILDDIR ARCH CORE: checks what the compiler made of the
 # core: the ftrace handler calls nothing but what it may and cannot panic, and
-# no Rust object of the core can be traced. Prints one TAP line per check.
+# neither it, its helpers nor any Rust object of the core can be traced. Prints
+# one TAP line per check.
 
 . "$(dirname "$0")/lib.sh"
 
@@ -60,7 +61,7 @@ if ((debug == 0)); then
 		"$(grep -vxE "$helper_calls" <<<"$calls" | sed '/^$/d' || true)"
 fi
 
-for object in "${rust_objects[@]}"; do
+for object in "${rust_objects[@]}" "$helpers"; do
 	check "no tracing call in ${object##*/}" \
 		"$("$objdump" -dr "$object" | grep -E '__fentry__|_mcount' || true)"
 	# Where ftrace lives off patchable entries, there must be none. Elsewhere

@@ -1,12 +1,14 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# test.sh: everything that CI runs. A part that fails does not stop the others,
-# unless they need what it makes. The last line is the sum over all parts.
+# test.sh: everything that CI runs, for all architectures that ARCH names. A part
+# that fails does not stop the others, unless they need what it makes. The last
+# line is the sum over all parts.
 
 . "$(dirname "$0")/lib.sh"
 
-arch=${ARCH:-x86_64} debug=${DEBUG:-0}
-check_arch "$arch"
+read -r -a archs <<<"${ARCH:-x86_64 arm64}"
+debug=${DEBUG:-0}
+for arch in "${archs[@]}"; do check_arch "$arch"; done
 check_debug "$debug"
 export -n KLP_T0 # each part shows its own time
 scripts=$REPO/scripts
@@ -69,13 +71,13 @@ with_tap() {
 	account "$name" "$start" "${counts[@]}" "$( ((rc == 0)) || echo "exit $rc")"
 }
 
-# guest CORE NAMES LOG [VAR=VALUE...]: a boot of the kernel with that core.
+# guest ARCH CORE NAMES LOG [VAR=VALUE...]: a boot of the kernel with that core.
 guest() {
-	local core=$1 names=$2 log=$3
-	shift 3
+	local arch=$1 core=$2 names=$3 log=$4
+	shift 4
 	env ARCH="$arch" CORE="$core" DEBUG="$debug" KLP_LOG="$log" "$@" "$scripts/guest.sh" "$names"
 }
-log_of() { echo "$LOGS/guest-$2-$arch-$1$([[ $debug == 0 ]] || echo -debug).$3"; }
+log_of() { echo "$LOGS/guest-$3-$1-$2$([[ $debug == 0 ]] || echo -debug).$4"; }
 
 missing() { account "$1" "$(date +%s)" 0 0 1 "not run: $2"; }
 
@@ -97,36 +99,54 @@ host_tests() {
 	account "host tests" "$start" "${counts[@]}"
 }
 
-plain "tools" "$scripts/deps.sh" "$arch" || true
+for arch in "${archs[@]}"; do plain "tools $arch" "$scripts/deps.sh" "$arch" || true; done
 with_tap "lint" - "$scripts/lint.sh" spdx rustfmt checkpatch shellcheck python
 [[ ! -x $scripts/host-tests.sh ]] || host_tests
 
-declare -A built
-build() { "$scripts/build.sh" "$arch" "$1" "$debug" >/dev/null; }
-for core in m y c; do
-	built[$core]=1
-	plain "build CORE=$core" build "$core" || built[$core]=
-done
-if [[ ${built[m]} && $arch == x86_64 && $debug == 0 ]]; then
-	with_tap "clippy" - "$scripts/lint.sh" clippy
-else
-	missing "clippy" "no build to start from"
-fi
+build() { "$scripts/build.sh" "$@" "$debug" >/dev/null; }
 
-for core in m y c; do
-	if [[ -z ${built[$core]} ]]; then
-		for part in demo kunit kselftest reload; do missing "$part CORE=$core" "its build failed"; done
-		continue
+# build_all ARCH: the kernel with each core.
+declare -A built
+build_all() {
+	local arch=$1 core
+	for core in m y c; do
+		built[$arch-$core]=1
+		plain "$arch build CORE=$core" build "$arch" "$core" || built[$arch-$core]=
+	done
+}
+
+# boot_all ARCH: the guest with each core.
+boot_all() {
+	local arch=$1 core part
+	for core in m y c; do
+		if [[ -z ${built[$arch-$core]} ]]; then
+			for part in demo kunit kselftest reload; do missing "$arch $part CORE=$core" "its build failed"; done
+			continue
+		fi
+		plain "$arch demo CORE=$core" guest "$arch" "$core" demo demo || true
+		# The C core is there to show that it still builds and boots; comparing
+		# the two is another command's work.
+		[[ $core != c ]] || continue
+		with_tap "$arch kunit CORE=$core" "$(log_of "$arch" "$core" kunit console)" \
+			guest "$arch" "$core" kunit kunit KLP_APPEND=kunit.enable=1 KLP_LIMIT=300
+		with_tap "$arch kselftest CORE=$core" "$(log_of "$arch" "$core" kselftest output)" \
+			guest "$arch" "$core" kselftest kselftest
+		plain "$arch reload CORE=$core" guest "$arch" "$core" reload,kmemleak reload \
+			KLP_APPEND=kmemleak=on KLP_LIMIT=600 || true
+	done
+}
+
+for arch in "${archs[@]}"; do
+	build_all "$arch"
+	# It is about the sources, for which one architecture is enough.
+	if [[ $arch == x86_64 ]]; then
+		if [[ ${built[x86_64-m]} && $debug == 0 ]]; then
+			with_tap "clippy" - "$scripts/lint.sh" clippy
+		else
+			missing "clippy" "no build to start from"
+		fi
 	fi
-	plain "demo CORE=$core" guest "$core" demo demo || true
-	# The C core is there to show that it still builds and boots; comparing the
-	# two is another command's work.
-	[[ $core != c ]] || continue
-	with_tap "kunit CORE=$core" "$(log_of "$core" kunit console)" \
-		guest "$core" kunit kunit KLP_APPEND=kunit.enable=1 KLP_LIMIT=300
-	with_tap "kselftest CORE=$core" "$(log_of "$core" kselftest output)" \
-		guest "$core" kselftest kselftest
-	plain "reload CORE=$core" guest "$core" reload,kmemleak reload KLP_APPEND=kmemleak=on KLP_LIMIT=600 || true
+	boot_all "$arch"
 done
 
 echo
