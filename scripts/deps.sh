@@ -20,7 +20,8 @@ needs=(
 )
 case $arch in
 x86_64) needs+=('qemu-system-x86_64|qemu-system-x86') ;;
-arm64) needs+=('qemu-system-aarch64|qemu-system-arm' 'aarch64-linux-gnu-gcc|gcc-aarch64-linux-gnu') ;;
+arm64) needs+=('qemu-system-aarch64|qemu-system-arm' 'aarch64-linux-gnu-gcc|gcc-aarch64-linux-gnu'
+	'/usr/aarch64-linux-gnu/include/stdlib.h|libc6-dev-arm64-cross') ;;
 esac
 
 there() {

@@ -10,6 +10,7 @@
 . "$REPO/scripts/toolchain.sh"
 
 arch=x86_64 core=m
+[[ ${ARCH:-$arch} == "$arch" ]] || die "the kernel tree has klp-build for $arch only"
 here=$REPO/scripts/klp-build
 "$REPO/scripts/deps.sh" "$arch"
 use_toolchain
