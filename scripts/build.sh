@@ -45,8 +45,7 @@ seed() {
 	rm -rf "$bld.tmp"
 	cp -a "$from" "$bld.tmp"
 	rm -rf "$bld.tmp/klp"
-	find "$bld.tmp" -name '*.cmd' -type f -print0 | xargs -0 grep -lZF "$from" |
-		xargs -0r sed -i "s|$from\([^-_[:alnum:]]\)|$bld\1|g"
+	grep -rlZF --include='*.cmd' -e "$from" "$bld.tmp" | xargs -0r sed -i "s|$from\([^-_[:alnum:]]\)|$bld\1|g"
 	mv "$bld.tmp" "$bld"
 }
 
