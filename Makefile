@@ -11,8 +11,9 @@ CORE ?= m
 DEBUG ?= 0
 TESTS ?=
 FLIPS ?=
+QUICK ?=
 KSRC ?=
-export ARCH CORE DEBUG TESTS FLIPS KSRC
+export ARCH CORE DEBUG TESTS FLIPS QUICK KSRC
 
 # A word too many would otherwise be taken for a target or silently ignored.
 $(if $(filter-out x86_64 arm64,$(ARCH)),$(error ARCH=$(ARCH): must be x86_64 or arm64))
@@ -20,7 +21,7 @@ $(if $(filter-out m y c,$(CORE)),$(error CORE=$(CORE): must be m, y or c))
 $(if $(filter-out 0 1,$(DEBUG)),$(error DEBUG=$(DEBUG): must be 0 or 1))
 $(if $(KSRC),$(if $(wildcard $(KSRC)/Makefile),,$(error KSRC=$(KSRC): no kernel tree there)))
 
-.PHONY: doc help demo test kselftest klp-build compare stress shell build lint clean
+.PHONY: bench doc help demo test kselftest klp-build compare stress shell build lint clean
 help:
 	@echo 'A livepatch core in Rust for Linux 7.3'
 	@echo
@@ -29,6 +30,7 @@ help:
 	@echo '  make kselftest  the livepatch selftests in the guest, as TAP'
 	@echo '  make compare    C core and Rust core side by side; unlisted differences fail'
 	@echo '  make stress     transitions back and forth on a busy guest, then a search for leaks'
+	@echo '  make bench      what both cores cost, in instructions: a table, JSON, and plots'
 	@echo '  make klp-build  livepatches that klp-build makes of two CVE fixes, on the Rust core'
 	@echo '  make shell      an interactive guest with samples and test modules'
 	@echo '  make build      only the kernel and its modules'
@@ -41,6 +43,7 @@ help:
 	@echo '  DEBUG=1            with KASAN, lockdep and friends'
 	@echo '  TESTS="NAME..."    selftests to run, e.g. TESTS="livepatch sysfs"'
 	@echo '  FLIPS=N            how many transitions make stress starts or turns round (default 2000)'
+	@echo '  QUICK=1            make bench in minutes, without the C core'\''s longest cells'
 	@echo '  KSRC=DIR           a Linux 7.3.y tree, instead of the one that apt fetches'
 
 demo kselftest shell:
@@ -56,7 +59,7 @@ build:
 	@scripts/deps.sh $(ARCH)
 	@scripts/build.sh $(ARCH) $(CORE) $(DEBUG)
 
-compare doc lint test:
+bench compare doc lint test:
 	@scripts/$@.sh
 
 clean:

@@ -101,8 +101,13 @@ install_root() {
 		kmake "$tree" "$bld" "$arch" -j"$JOBS" M="$tree/$st/$dir" MO="$bld/klp/$dir" modules
 		cp "$bld/klp/$dir"/*.ko "$root/klp/selftests/test_modules/"
 	done
+	# Only the benchmark's guest gets these: they are large.
+	rm -rf "$bld/klp/bench"
+	mkdir -p "$bld/klp/bench" "$bld/klp/bench_modules"
+	kmake "$tree" "$bld" "$arch" -j"$JOBS" M="$tree/$st/bench_modules" MO="$bld/klp/bench_modules" modules
+	cp "$bld/klp/bench_modules"/*.ko "$bld/klp/bench/"
 	cp "$tree/$st"/*.sh "$root/klp/selftests/"
-	for prog in test_klp-call_getpid test_klp-stress_load; do
+	for prog in test_klp-bench test_klp-call_getpid test_klp-stress_load; do
 		"$user_cc" -O2 -o "$root/klp/selftests/$prog" "$tree/$st/$prog.c"
 	done
 }

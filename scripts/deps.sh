@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# deps.sh ARCH: makes sure that every tool is there. Installs what is missing
+# deps.sh ARCH [bench]: makes sure that every tool is there. Installs what is missing
 # when it may (root, or sudo without a password), else names the command.
 
 . "$(dirname "$0")/lib.sh"
@@ -23,6 +23,8 @@ x86_64) needs+=('qemu-system-x86_64|qemu-system-x86') ;;
 arm64) needs+=('qemu-system-aarch64|qemu-system-arm' 'aarch64-linux-gnu-gcc|gcc-aarch64-linux-gnu'
 	'/usr/aarch64-linux-gnu/include/stdlib.h|libc6-dev-arm64-cross') ;;
 esac
+# Of no use to anything else, and large.
+[[ ${2:-} != bench ]] || needs+=('/usr/lib/python3/dist-packages/matplotlib/__init__.py|python3-matplotlib')
 
 there() {
 	case $1 in

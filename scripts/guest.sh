@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0
 # guest.sh NAME[,NAME...]: everything from a bare machine to a booted guest
 # that runs scripts/guest/NAME. From the environment: ARCH, CORE, DEBUG, TESTS,
-# ROUNDS, FLIPS, SEED, KSRC; KLP_APPEND (kernel options), KLP_SMP (CPUs),
-# KLP_LIMIT (seconds), KLP_LOG (name).
+# ROUNDS, FLIPS, SEED, BENCH, KSRC; KLP_APPEND (kernel options), KLP_SMP (CPUs),
+# KLP_LIMIT (seconds), KLP_LOG (name), KLP_ICOUNT=1 (instructions are the time),
+# KLP_MEM (memory).
 # Exits as run-guest.py does: 0 pass, 1 fail, 2 hang, 3 crash.
 
 . "$(dirname "$0")/lib.sh"
@@ -32,8 +33,10 @@ mkdir -p "$tmp/add/klp"
 cp "$REPO/scripts/guest/"* "$tmp/add/klp/"
 mv "$tmp/add/klp/init" "$tmp/add/init"
 printf '%s=%q\n' ARCH "$arch" CORE "$core" DEBUG "$debug" TESTS "${TESTS:-}" ROUNDS "${ROUNDS:-}" \
-	FLIPS "${FLIPS:-}" SEED "${SEED:-}" >"$tmp/add/klp/env"
-"$REPO/scripts/mkcpio.py" "$tmp/add.cpio" --dir "$tmp/add=." --dir "$bld/klp/root=."
+	FLIPS "${FLIPS:-}" SEED "${SEED:-}" BENCH "${BENCH:-}" CPUS "${KLP_SMP:-2}" >"$tmp/add/klp/env"
+roots=(--dir "$bld/klp/root=.")
+[[ $run != bench ]] || roots+=(--dir "$bld/klp/bench=klp/selftests/bench_modules")
+"$REPO/scripts/mkcpio.py" "$tmp/add.cpio" --dir "$tmp/add=." "${roots[@]}"
 cat "$rootfs" "$tmp/add.cpio" >"$tmp/initrd"
 case $arch in
 x86_64) image=arch/x86/boot/bzImage ;;
@@ -57,6 +60,8 @@ esac
 log=$LOGS/guest-${KLP_LOG:-${run//,/-}}-$arch-$core
 [[ $debug == 0 ]] || log+=-debug
 args+=(--limit $((${KLP_LIMIT:-$limit} * slow)) --log "$log")
+[[ -z ${KLP_MEM:-} ]] || args+=(--mem "$KLP_MEM")
+[[ -z ${KLP_ICOUNT:-} ]] || args+=(--icount)
 [[ -z ${KLP_SMP:-} ]] || args+=(--cpus "$KLP_SMP")
 for option in ${KLP_APPEND:-}; do args+=(--append "$option"); done
 step 4 4 "booting"

@@ -112,8 +112,12 @@ def qemu_command(args, console):
     a = ARCH[args.arch]
     # Not thread=multi: up to 8.0, QEMU can translate code that another CPU is
     # just writing, and runs the int3 of a finished text_poke() later on.
-    accel = ["-accel", "kvm", "-cpu", "host"] if kvm_works(args.arch) else \
+    accel = ["-accel", "kvm", "-cpu", "host"] if not args.icount and kvm_works(args.arch) else \
         ["-accel", "tcg,thread=single"]
+    if args.icount:
+        # An instruction is a nanosecond of the guest's time, idle time is
+        # skipped, and nothing comes from the host: each boot is the same.
+        accel += ["-icount", "shift=0,sleep=off", "-rtc", "clock=vm,base=2026-01-01", "-seed", "1"]
     machine = a["machine"]
     if accel[1] == "kvm":
         machine = machine[:2]
@@ -260,6 +264,7 @@ def main():
     ap.add_argument("--limit", type=int, default=300, help="seconds; 0: none")
     ap.add_argument("--mem", default="1G")
     ap.add_argument("--cpus", type=int, default=2)
+    ap.add_argument("--icount", action="store_true", help="count instructions as time")
     ap.add_argument("--append", action="append", default=[])
     ap.add_argument("--quiet", action="store_true", help="keep program output in the log")
     ap.add_argument("--interactive", action="store_true")

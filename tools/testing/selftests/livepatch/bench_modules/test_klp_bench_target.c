@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: GPL-2.0
+/* A thousand functions for livepatches to change, and one to sleep in. */
+
+#include <linux/compiler.h>
+#include <linux/export.h>
+#include <linux/module.h>
+
+#include "test_klp_bench.h"
+
+#define DEFINE(n)							\
+	static noinline int test_klp_bench_f ## n(int x)		\
+	{								\
+		barrier();						\
+		return x + 1;						\
+	}
+BENCH_EACH(DEFINE)
+
+#define POINTER(n) test_klp_bench_f ## n,
+const test_klp_bench_func_t test_klp_bench_funcs[BENCH_FUNCTIONS] = {
+	BENCH_EACH(POINTER)
+};
+EXPORT_SYMBOL_GPL(test_klp_bench_funcs);
+
+/* Who is inside cannot be switched by a livepatch of this function. */
+noinline int test_klp_bench_hold(int (*inside)(void))
+{
+	int ret = inside();
+
+	barrier();
+	return ret;
+}
+EXPORT_SYMBOL_GPL(test_klp_bench_hold);
+
+static int test_klp_bench_target_init(void)
+{
+	return 0;
+}
+
+static void test_klp_bench_target_exit(void)
+{
+}
+
+module_init(test_klp_bench_target_init);
+module_exit(test_klp_bench_target_exit);
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("Livepatch benchmark: what is patched");
