@@ -149,6 +149,14 @@ for arch in "${archs[@]}"; do
 	boot_all "$arch"
 done
 
+if [[ $debug == 1 ]]; then
+	missing "bench QUICK=1" "the checkers of DEBUG=1 are not what is measured"
+elif [[ ${built[m]} && ${built[y]} && ${built[c]} ]]; then
+	plain "bench QUICK=1" env ARCH="$arch" QUICK=1 "$scripts/bench.sh" || true
+else
+	missing "bench QUICK=1" "a build failed"
+fi
+
 echo
 echo "== all parts"
 printf '%s\n' "${table[@]}"

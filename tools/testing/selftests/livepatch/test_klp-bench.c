@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Does one thing for `make bench` and prints how long that took, as "NS IDLE":
- * virtual nanoseconds until it was done, and how many of them went by idle.
+ * Does one thing for `make bench` and prints how long that took, as "NS IDLE
+ * START": virtual nanoseconds until it was done, how many of them went by idle,
+ * and when it began.
  *
  *   test_klp-bench enable FILE PARAMS NAME [OLD]...
  *	loads a livepatch; done when it is patched and each OLD one is unused
@@ -50,13 +51,13 @@ static int slurp(const char *path, char *buf, size_t size)
 	return 0;
 }
 
-static void now(unsigned long long *ns, unsigned long long *idle)
+static void read_now(unsigned long long *ns, unsigned long long *idle)
 {
 	char buf[64];
 
 	if (slurp("/sys/module/test_klp_bench/parameters/now", buf, sizeof(buf)) ||
 	    sscanf(buf, "%llu %llu", ns, idle) != 2)
-		die("now");
+		die("no time from test_klp_bench");
 }
 
 static int load(const char *file, const char *params)
@@ -134,7 +135,7 @@ int main(int argc, char **argv)
 	if (!strcmp(command, "sleep")) {
 		sleep_all(atoi(argv[2]));
 	} else if (!strcmp(command, "enable") && argc > 4) {
-		now(&start, &start_idle);
+		read_now(&start, &start_idle);
 		errno = load(argv[2], argv[3]);
 		if (errno)
 			die(argv[2]);
@@ -142,7 +143,7 @@ int main(int argc, char **argv)
 			while (!(i == 4 ? patched(argv[i]) : unused(argv[i])))
 				nanosleep(&moment, NULL);
 	} else if (!strcmp(command, "refused") && argc > 3) {
-		now(&start, &start_idle);
+		read_now(&start, &start_idle);
 		err = load(argv[2], argv[3]);
 		if (!err) {
 			fprintf(stderr, "test_klp-bench: %s was not refused\n", argv[2]);
@@ -153,7 +154,7 @@ int main(int argc, char **argv)
 		fd = open(path, O_WRONLY | O_CLOEXEC);
 		if (fd < 0)
 			die(path);
-		now(&start, &start_idle);
+		read_now(&start, &start_idle);
 		if (write(fd, "0", 1) != 1)
 			die(path);
 		/* An open file would keep the livepatch. */
@@ -164,7 +165,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "test_klp-bench: what? (see the source)\n");
 		return 2;
 	}
-	now(&end, &end_idle);
-	printf("%llu %llu\n", end - start, end_idle - start_idle);
+	read_now(&end, &end_idle);
+	printf("%llu %llu %llu\n", end - start, end_idle - start_idle, start);
 	return 0;
 }

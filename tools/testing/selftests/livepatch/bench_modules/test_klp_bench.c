@@ -180,6 +180,7 @@ static void notrace observe(unsigned long ip, unsigned long parent_ip,
 static struct ftrace_ops trace_ops = {
 	.func = observe,
 };
+
 static bool traced;
 
 static int run_trace(unsigned int i)

@@ -22,13 +22,14 @@ static bool replace;
 module_param(replace, bool, 0444);
 MODULE_PARM_DESC(replace, "Replace the livepatches that are enabled");
 
-#define DEFINE(n)							\
+#define EACH(n)								\
 	static noinline int livepatch_f ## n(int x)			\
 	{								\
 		barrier();						\
 		return x + 2;						\
 	}
-BENCH_EACH(DEFINE)
+#include "test_klp_bench_each.h"
+#undef EACH
 
 static noinline int livepatch_hold(int (*inside)(void))
 {
@@ -38,12 +39,13 @@ static noinline int livepatch_hold(int (*inside)(void))
 	return ret;
 }
 
-#define ENTRY(n) { "test_klp_bench_f" #n, livepatch_f ## n },
 static const struct {
 	const char *old_name;
 	test_klp_bench_func_t new_func;
 } all[BENCH_FUNCTIONS] = {
-	BENCH_EACH(ENTRY)
+#define EACH(n) { "test_klp_bench_f" #n, livepatch_f ## n },
+#include "test_klp_bench_each.h"
+#undef EACH
 };
 
 /* One more for the function to sleep in, and the end. */

@@ -7,17 +7,19 @@
 
 #include "test_klp_bench.h"
 
-#define DEFINE(n)							\
+#define EACH(n)								\
 	static noinline int test_klp_bench_f ## n(int x)		\
 	{								\
 		barrier();						\
 		return x + 1;						\
 	}
-BENCH_EACH(DEFINE)
+#include "test_klp_bench_each.h"
+#undef EACH
 
-#define POINTER(n) test_klp_bench_f ## n,
 const test_klp_bench_func_t test_klp_bench_funcs[BENCH_FUNCTIONS] = {
-	BENCH_EACH(POINTER)
+#define EACH(n) test_klp_bench_f ## n,
+#include "test_klp_bench_each.h"
+#undef EACH
 };
 EXPORT_SYMBOL_GPL(test_klp_bench_funcs);
 
