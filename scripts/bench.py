@@ -98,7 +98,8 @@ def memory(boot):
     return (grown[1] - grown[0]) / 999
 
 
-# metric, description, unit, value of a boot
+# metric, description, unit, value of a boot. The guest prints no call.jump as
+# long as no core has it.
 ROWS = (
     ("call.steady", "patched call, over unpatched, any F", "insns", steady),
     ("call.jump", "  the same with direct jump on", "insns", lambda b: call(b, "call.jump", "F=1000", 2)),
