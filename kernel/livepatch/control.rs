@@ -13,7 +13,7 @@ use crate::{
         Shared, //
     },
     patch::Patch,
-    stack, state,
+    replace, stack, state,
     sysfs::RootDir,
     transition::{
         self,
@@ -31,6 +31,7 @@ use kernel::{
     },
     prelude::*,
     stacktrace,
+    str::CStr,
     sync::Arc, //
 };
 
@@ -118,20 +119,15 @@ pub(crate) unsafe fn enable_patch(patch: *mut bindings::klp_patch) -> Result {
         pr_err!("livepatch '{}' is enabled already\n", desc.module.name());
         return Err(EEXIST);
     }
-    let mut replaced = KVec::new();
-    if desc.replace {
-        replaced.extend_from_slice(patches(&locked), GFP_KERNEL)?;
-    }
-    if !state::is_compatible(&locked, &desc, &replaced) {
-        pr_err!(
-            "Livepatch patch ({}) is not compatible with the already installed livepatches.\n",
-            desc.module.name()
-        );
-        return Err(EINVAL);
+    let replaced = replace::replaced(&locked, &desc)?;
+    if !replace::is_apart(&locked, &desc)? || !state::is_compatible(&locked, &desc, &replaced) {
+        return Err(incompatible(desc.module.name()));
     }
 
     let patch = Patch::new(&locked, desc, &replaced)?;
-    let result = publish(&mut locked, &patch).and_then(|()| start(&mut locked, &patch, replaced));
+    let result = check_aliases(&locked, &patch)
+        .and_then(|()| publish(&mut locked, &patch))
+        .and_then(|()| start(&mut locked, &patch, replaced));
     if result.is_err() {
         remove(&mut locked, &patch);
         patch.free_start(&mut locked);
@@ -139,6 +135,23 @@ pub(crate) unsafe fn enable_patch(patch: *mut bindings::klp_patch) -> Result {
         patch.free_finish();
     }
     result
+}
+
+/// Says that a livepatch cannot be enabled next to those that are.
+fn incompatible(name: &CStr) -> Error {
+    pr_err!(
+        "Livepatch patch ({}) is not compatible with the already installed livepatches.\n",
+        name
+    );
+    EINVAL
+}
+
+fn check_aliases(locked: &Locked, patch: &Patch) -> Result {
+    if replace::has_no_alias(locked, patch)? {
+        Ok(())
+    } else {
+        Err(incompatible(&patch.name))
+    }
 }
 
 /// Makes `patch` visible in sysfs and puts it on the list.

@@ -14,6 +14,7 @@ use crate::{
         Kind,
         Traits, //
     },
+    replace::SetSpec,
     shadow::Dtor,
     sort::sort_by_key,
     symbol::{
@@ -136,6 +137,7 @@ pub(crate) struct Descriptor<'a> {
     pub(crate) raw: RawPatch,
     pub(crate) module: &'a Module,
     pub(crate) replace: bool,
+    pub(crate) sets: SetSpec,
     pub(crate) objects: KVec<ObjectSpec>,
     /// The states, and the shadow variables that belong to no object.
     pub(crate) claims: Claims,
@@ -330,10 +332,14 @@ impl Descriptor<'_> {
             obj = obj.wrapping_add(1);
         }
 
+        // SAFETY: By the caller's promise.
+        let sets = unsafe { SetSpec::parse(name, patch) }?;
+
         Ok(Self {
             raw: owner,
             module,
-            replace: patch.replace,
+            replace: sets.is_replacing(),
+            sets,
             objects,
             claims,
         })

@@ -2,12 +2,14 @@
 /*
  * The part of the livepatch core that Rust cannot express: the symbols that
  * livepatch modules link against, a per-CPU buffer, a statically initialized
- * lock, an allocation with the caller's flags, and a warning with a text.
+ * lock, an allocation with the caller's flags, a warning with a text, and a
+ * parameter that can be read.
  */
 
 #include <linux/bug.h>
 #include <linux/export.h>
 #include <linux/livepatch.h>
+#include <linux/moduleparam.h>
 #include <linux/percpu.h>
 #include <linux/slab.h>
 #include "hooks.h"
@@ -48,3 +50,8 @@ void klp_shadow_warn_duplicate(void *obj, unsigned long id)
 {
 	WARN(1, "Duplicate shadow variable <%p, %lx>\n", obj, id);
 }
+
+bool klp_strict_replace_sets;
+module_param_named(strict_replace_sets, klp_strict_replace_sets, bool, 0444);
+MODULE_PARM_DESC(strict_replace_sets,
+		 "Every livepatch follows the rules of replace sets: it replaces those in its own set, and shares nothing with others");

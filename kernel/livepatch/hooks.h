@@ -51,4 +51,6 @@ extern spinlock_t klp_shadow_lock;
 void *klp_shadow_alloc_mem(size_t size, gfp_t gfp);
 void klp_shadow_warn_duplicate(void *obj, unsigned long id);
 
+extern bool klp_strict_replace_sets;
+
 #endif /* _LIVEPATCH_HOOKS_H */

@@ -34,6 +34,12 @@ pub(crate) fn target_state() -> &'static Atomic<i32> {
     unsafe { Atomic::from_ptr(&raw mut bindings::klp_target_state) }
 }
 
+/// Whether every livepatch follows the rules of replace sets.
+pub(crate) fn strict_replace_sets() -> bool {
+    // SAFETY: Written when the core is loaded, or the kernel started, and never after.
+    unsafe { bindings::klp_strict_replace_sets }
+}
+
 /// Makes `__schedule()` try to switch tasks that are about to sleep, or not. May sleep.
 pub(crate) fn set_sched_try_switch(enable: bool) {
     // SAFETY: No requirements but process context.

@@ -8,7 +8,8 @@
 //! - [`descriptor`] checks the descriptor and copies what the core needs of it;
 //! - [`patch`] makes the core's own objects of it, for which [`lookup`] finds the functions
 //!   ([`symbol`] reads the names of klp relocations, which [`reloc`] applies);
-//! - [`control`] puts the patch on the list of enabled ones, or refuses it, and [`sysfs`] shows it;
+//! - [`control`] puts the patch on the list of enabled ones, or refuses it (with [`replace`], whose
+//!   rules are in [`sets`]), and [`sysfs`] shows it;
 //! - [`state`] introduces and removes what it changes besides code, by the rules of [`owners`];
 //! - [`stack`] puts the functions on their func stacks and makes ftrace call the handler, which is
 //!   a crate of its own, `ftrace_handler.rs`, that shares [`dispatch`] with this one;
@@ -48,6 +49,8 @@ mod owners;
 mod patch;
 mod ranges;
 mod reloc;
+mod replace;
+mod sets;
 mod shadow;
 mod shadow_table;
 #[cfg(CONFIG_KUNIT = "y")]

@@ -14,6 +14,7 @@ use crate::{
         Object,
         Patch, //
     },
+    replace,
     stack,
     state,
     transition, //
@@ -84,6 +85,7 @@ fn apply_bound(locked: &Locked, patch: &Patch, object: &Object, module: &Module)
                 err.to_errno()
             );
         })?;
+    replace::warn_of_alias(locked, patch, object);
 
     pr_notice!(
         "applying patch '{}' to loading module '{}'\n",

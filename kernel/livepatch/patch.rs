@@ -26,6 +26,7 @@ use crate::{
         Extent, //
     },
     reloc,
+    replace::SetSpec,
     stack::Version,
     sysfs::{
         FuncDir,
@@ -188,7 +189,8 @@ impl Object {
         self.raw.is_none()
     }
 
-    fn is_same(&self, other: &Object) -> bool {
+    /// Whether both mean the same module, or vmlinux.
+    pub(crate) fn is_same(&self, other: &Object) -> bool {
         self.module_name() == other.module_name()
     }
 
@@ -295,6 +297,7 @@ pub(crate) struct Patch {
     pub(crate) raw: RawPatch,
     pub(crate) name: CString,
     pub(crate) replace: bool,
+    pub(crate) sets: SetSpec,
     /// The states, and the shadow variables that belong to no object.
     pub(crate) claims: Shared<Claims>,
     /// The objects of the descriptor, then those that an atomic replace added.
@@ -343,6 +346,7 @@ impl Patch {
                 raw: desc.raw,
                 name,
                 replace: desc.replace,
+                sets: desc.sets,
                 claims: Shared::new(desc.claims),
                 objects: Shared::new(objects),
                 enabled: Cell::new(false),
@@ -360,7 +364,11 @@ impl Patch {
     /// On an error what was created is left to [`Self::free_start`] and [`Self::free_finish`]: the
     /// files of the patch take the mutex, so that the directory cannot be removed under it.
     pub(crate) fn add_dirs(&self, locked: &mut Locked, root: &dyn Parent) -> Result {
-        let dir = Dir::new(root, &self.name, PatchDir::new(self.raw.id(), self.replace))?;
+        let dir = Dir::new(
+            root,
+            &self.name,
+            PatchDir::new(self.raw.id(), self.replace, &self.sets)?,
+        )?;
         let added = self
             .objects
             .borrow_mut(locked)

@@ -8,15 +8,19 @@
 //! <patch>/force
 //! <patch>/replace
 //! <patch>/stack_order
+//! <patch>/replace_set
+//! <patch>/supersedes
 //! ```
 //!
 //! The files of a patch may take the mutex; the directory of a patch is therefore removed without
 //! it. The files of objects must not. Answers to the sysfs part of `core.c`; described in
-//! `Documentation/ABI/testing/sysfs-kernel-livepatch`.
+//! `Documentation/ABI/testing/sysfs-kernel-livepatch` and, for what the C core does not have, in
+//! `sysfs-kernel-livepatch-sets` next to it.
 
 use crate::{
     control as klp,
-    lock, //
+    lock,
+    replace::SetSpec, //
 };
 use kernel::{
     fmt::Write as _,
@@ -24,6 +28,7 @@ use kernel::{
         Attribute,
         Kobject, //
     },
+    prelude::*,
     str::kstrtobool_bytes,
     sync::atomic::{
         ordering::Relaxed,
@@ -42,16 +47,22 @@ impl Kobject for RootDir {
 pub(crate) struct PatchDir {
     id: usize,
     replace: bool,
+    set: u32,
+    supersedes: KVec<u32>,
     pub(crate) enabled: Atomic<bool>,
 }
 
 impl PatchDir {
-    pub(crate) fn new(id: usize, replace: bool) -> Self {
-        Self {
+    pub(crate) fn new(id: usize, replace: bool, sets: &SetSpec) -> Result<Self> {
+        let mut supersedes = KVec::new();
+        supersedes.extend_from_slice(sets.supersedes(), GFP_KERNEL)?;
+        Ok(Self {
             id,
             replace,
+            set: sets.own(),
+            supersedes,
             enabled: Atomic::new(false),
-        }
+        })
     }
 }
 
@@ -78,6 +89,16 @@ impl Kobject for PatchDir {
         &Attribute::read_only(c"stack_order", |this, out| {
             let order = klp::stack_order(&lock::lock(), this.id);
             Ok(writeln!(out, "{order}")?)
+        }),
+        &Attribute::read_only(c"replace_set", |this, out| {
+            Ok(writeln!(out, "{}", this.set)?)
+        }),
+        &Attribute::read_only(c"supersedes", |this, out| {
+            for (index, set) in this.supersedes.iter().enumerate() {
+                let space = if index == 0 { "" } else { " " };
+                write!(out, "{space}{set}")?;
+            }
+            Ok(writeln!(out)?)
         }),
     ];
 }

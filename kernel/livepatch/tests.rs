@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! KUnit tests of what needs nothing of the kernel: [`symbol`], [`ranges`], [`sort`] and
+//! KUnit tests of what needs nothing of the kernel: [`symbol`], [`ranges`], [`sets`], [`sort`] and
 //! [`dispatch`].
 //!
 //! They show that it works as the kernel compiles it. More cases run on the host.
 //!
 //! [`symbol`]: crate::symbol
 //! [`ranges`]: crate::ranges
+//! [`sets`]: crate::sets
 //! [`sort`]: crate::sort
 //! [`dispatch`]: crate::dispatch
 
@@ -23,6 +24,16 @@ mod suite {
             find,
             normalise,
             Range, //
+        },
+        sets::{
+            self,
+            find_conflict,
+            Asked,
+            Conflict,
+            Func,
+            Livepatch,
+            Rules,
+            Shared, //
         },
         sort::sort_by_key,
         symbol::{
@@ -285,6 +296,108 @@ mod suite {
                 assert_eq!(absent, Some(&0));
             }
         }
+        Ok(())
+    }
+
+    #[test]
+    fn sets_who_replaces_whom() {
+        let legacy = Rules::new(&Asked::default());
+        let replacing = Rules::Legacy { replace: true };
+        let set = |own| Rules::Sets {
+            own,
+            supersedes: &[],
+        };
+        let cumulative = Rules::new(&Asked {
+            own: 1,
+            replace: true,
+            supersedes: Some(&[2, 7]),
+            ..Asked::default()
+        });
+        assert_eq!(legacy, Rules::Legacy { replace: false });
+        // By row: what is loaded; by column: whether it replaces each of these.
+        let enabled = [legacy, replacing, set(0), set(1), set(2), cumulative];
+        let table = [
+            (legacy, [false, false, false, false, false, false]),
+            (replacing, [true, true, true, false, false, false]),
+            (set(0), [true, true, true, false, false, false]),
+            (set(1), [false, false, false, true, false, true]),
+            (set(2), [false, false, false, false, true, false]),
+            (cumulative, [false, false, false, true, true, true]),
+        ];
+        for (new, row) in &table {
+            for (old, &replaces) in enabled.iter().zip(row) {
+                assert_eq!(new.replaces(old), replaces);
+            }
+        }
+        assert!(!legacy.must_not_share(&replacing));
+        assert!(legacy.must_not_share(&set(0)));
+        assert!(set(3).must_not_share(&cumulative));
+        let strict = Rules::new(&Asked {
+            strict: true,
+            ..Asked::default()
+        });
+        assert_eq!(strict, set(0));
+    }
+
+    #[test]
+    fn sets_what_is_shared() -> Result {
+        let func = |name, position| Func {
+            object: None,
+            name,
+            position,
+        };
+        let (mut mine, mut yours) = (KVec::new(), KVec::new());
+        for position in 1..1000 {
+            mine.push(func(&b"mine"[..], position), GFP_KERNEL)?;
+            yours.push(func(&b"yours"[..], position), GFP_KERNEL)?;
+        }
+        mine.push(func(&b"ours"[..], 2), GFP_KERNEL)?;
+        sets::sort(&mut mine);
+        sets::sort(&mut yours);
+        let rules = |own| Rules::Sets {
+            own,
+            supersedes: &[],
+        };
+        let new = Livepatch {
+            name: b"new",
+            rules: rules(1),
+            funcs: &mine,
+            ids: &[4, 8],
+        };
+        let apart = Livepatch {
+            name: b"apart",
+            rules: rules(2),
+            funcs: &yours,
+            ids: &[5, 7],
+        };
+        let ours = [func(&b"ours"[..], 2)];
+        let other_func = Livepatch {
+            name: b"func",
+            rules: rules(3),
+            funcs: &ours,
+            ids: &[4],
+        };
+        let other_id = Livepatch {
+            name: b"id",
+            rules: rules(4),
+            funcs: &[],
+            ids: &[1, 8],
+        };
+        assert!(find_conflict(&new, &[apart]).is_none());
+        assert_eq!(
+            find_conflict(&new, &[other_id, apart, other_func]),
+            Some(Conflict {
+                shared: Shared::Func(ours[0]),
+                other: b"func",
+            })
+        );
+        assert_eq!(
+            find_conflict(&new, &[apart, other_id]),
+            Some(Conflict {
+                shared: Shared::Id(8),
+                other: b"id",
+            })
+        );
         Ok(())
     }
 }

@@ -1,0 +1,468 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! Replace sets, as livepatches have them.
+//!
+//! The rules are in [`sets`]; this reads what a descriptor asks for, puts the rules to use, and
+//! says what is in the way of a livepatch. Two livepatches that the rules keep apart may still meet
+//! in one function that has two names, which shows when its object is loaded.
+
+use crate::{
+    control::patches,
+    descriptor::{
+        Claims,
+        Descriptor, //
+    },
+    hooks,
+    lock::Locked,
+    patch::{
+        self,
+        Object,
+        Patch, //
+    },
+    sets::{
+        self,
+        Asked,
+        Livepatch,
+        Rules,
+        Shared, //
+    },
+};
+use kernel::{
+    bindings,
+    fmt,
+    prelude::*,
+    str::{
+        BStr,
+        CStr, //
+    },
+    sync::Arc, //
+};
+
+/// The most sets that a livepatch can supersede.
+const MAX_SUPERSEDES: usize = bindings::KLP_MAX_SUPERSEDES as usize;
+
+/// What a livepatch asks for.
+pub(crate) struct SetSpec {
+    /// By its own wish or by the core's parameter.
+    scoped: bool,
+    replace: bool,
+    own: u32,
+    supersedes: KVec<u32>,
+}
+
+impl SetSpec {
+    /// Reads the sets of livepatch `name`, and warns if it asks for what excludes each other.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] after a message that says what is wrong, [`ENOMEM`].
+    ///
+    /// # Safety
+    ///
+    /// `supersedes` and `param_supersedes` must be NULL or valid: for as many entries as are said
+    /// to be there or, for `supersedes` without a number, up to a 0 or [`MAX_SUPERSEDES`] + 1.
+    pub(crate) unsafe fn parse(name: &CStr, patch: &bindings::klp_patch) -> Result<Self> {
+        // SAFETY: Both names of each are of the same type.
+        let (own, list, count) = unsafe {
+            (
+                patch.__bindgen_anon_1.replace_set,
+                patch.__bindgen_anon_2.supersedes,
+                patch.__bindgen_anon_3.nr_supersedes,
+            )
+        };
+        let (param, param_count) = (patch.param_supersedes, patch.nr_param_supersedes);
+        let mut supersedes = KVec::new();
+        if !list.is_null() && count == 0 {
+            // SAFETY: By the caller's promise.
+            unsafe { read_terminated(name, list, &mut supersedes) }?;
+        } else {
+            // SAFETY: By the caller's promise.
+            unsafe { read_counted(name, c"supersedes", list, count, &mut supersedes) }?;
+        }
+        // SAFETY: By the caller's promise.
+        unsafe {
+            read_counted(
+                name,
+                c"param_supersedes",
+                param,
+                param_count,
+                &mut supersedes,
+            )
+        }?;
+
+        let asked = Asked {
+            scoped: patch.scoped,
+            replace: patch.replace,
+            own,
+            supersedes: (!list.is_null() || param_count != 0).then_some(&supersedes[..]),
+            strict: hooks::strict_replace_sets(),
+        };
+        if asked.ignores_replace() {
+            pr_warn!(
+                "livepatch '{}' is in replace set {}, so it does not replace all\n",
+                name,
+                own
+            );
+        }
+        Ok(Self {
+            scoped: asked.scoped(),
+            replace: asked.replace,
+            own,
+            supersedes,
+        })
+    }
+
+    /// The rules that the livepatch follows.
+    fn rules(&self) -> Rules<'_> {
+        Rules::new(&Asked {
+            scoped: self.scoped,
+            replace: self.replace,
+            own: self.own,
+            supersedes: self.scoped.then_some(&self.supersedes),
+            strict: false,
+        })
+    }
+
+    /// Whether the livepatch replaces others, of whichever set.
+    pub(crate) fn is_replacing(&self) -> bool {
+        self.scoped || self.replace
+    }
+
+    /// The set that the livepatch is in.
+    pub(crate) fn own(&self) -> u32 {
+        self.own
+    }
+
+    /// The sets that the livepatch supersedes, as they were given.
+    pub(crate) fn supersedes(&self) -> &[u32] {
+        &self.supersedes
+    }
+}
+
+/// Adds `count` sets of `list`, which the descriptor calls `field`, to `out`.
+///
+/// # Safety
+///
+/// `list` must be NULL or valid for that many.
+unsafe fn read_counted(
+    name: &CStr,
+    field: &CStr,
+    list: *const u32,
+    count: u32,
+    out: &mut KVec<u32>,
+) -> Result {
+    if count == 0 {
+        return Ok(());
+    }
+    // CAST: To a type that is no smaller.
+    let count = count as usize;
+    if list.is_null() {
+        pr_err!(
+            "livepatch '{}': {} should have {} sets, but is NULL\n",
+            name,
+            field,
+            count
+        );
+        return Err(EINVAL);
+    }
+    let sum = out.len().saturating_add(count);
+    if sum > MAX_SUPERSEDES {
+        pr_err!(
+            "livepatch '{}' supersedes {} sets, more than {}\n",
+            name,
+            sum,
+            MAX_SUPERSEDES
+        );
+        return Err(EINVAL);
+    }
+    // SAFETY: By the caller's promise.
+    let list = unsafe { core::slice::from_raw_parts(list, count) };
+    out.extend_from_slice(list, GFP_KERNEL)?;
+    Ok(())
+}
+
+/// Adds the sets of `list`, up to the first 0, to `out`.
+///
+/// # Safety
+///
+/// `list` must be valid up to a 0, or for [`MAX_SUPERSEDES`] + 1 entries.
+unsafe fn read_terminated(name: &CStr, list: *const u32, out: &mut KVec<u32>) -> Result {
+    for index in 0..=MAX_SUPERSEDES {
+        // SAFETY: By the caller's promise: there was no 0 before.
+        let set = unsafe { list.wrapping_add(index).read() };
+        if set == 0 {
+            return Ok(());
+        }
+        out.push(set, GFP_KERNEL)?;
+    }
+    pr_err!(
+        "livepatch '{}': supersedes has neither a number of sets nor a 0 behind the first {}\n",
+        name,
+        MAX_SUPERSEDES
+    );
+    Err(EINVAL)
+}
+
+/// Returns what `new` replaces, oldest first.
+///
+/// # Errors
+///
+/// [`ENOMEM`].
+pub(crate) fn replaced(locked: &Locked, new: &Descriptor<'_>) -> Result<KVec<Arc<Patch>>> {
+    let mut replaced = KVec::new();
+    for patch in patches(locked) {
+        if new.sets.rules().replaces(&patch.sets.rules()) {
+            replaced.push(patch.clone(), GFP_KERNEL)?;
+        }
+    }
+    Ok(replaced)
+}
+
+/// What [`sets::find_conflict`] wants to have sorted.
+struct Parts<'a> {
+    name: &'a CStr,
+    rules: Rules<'a>,
+    funcs: KVec<sets::Func<'a>>,
+    ids: KVec<usize>,
+}
+
+impl<'a> Parts<'a> {
+    fn of_descriptor(new: &'a Descriptor<'_>) -> Result<Self> {
+        let mut parts = Self {
+            name: new.module.name(),
+            rules: new.sets.rules(),
+            funcs: KVec::new(),
+            ids: KVec::new(),
+        };
+        for object in &new.objects {
+            parts.funcs.reserve(object.funcs.len(), GFP_KERNEL)?;
+            for func in &object.funcs {
+                let object = object.name.as_deref();
+                parts.push(object, &func.name, func.sympos)?;
+            }
+            parts.push_ids(&object.claims)?;
+        }
+        parts.push_ids(&new.claims)?;
+        parts.sort();
+        Ok(parts)
+    }
+
+    fn of_patch(locked: &'a Locked, patch: &'a Patch) -> Result<Self> {
+        let mut parts = Self {
+            name: &patch.name,
+            rules: patch.sets.rules(),
+            funcs: KVec::new(),
+            ids: KVec::new(),
+        };
+        for object in patch.objects.borrow(locked) {
+            parts.funcs.reserve(object.funcs.len(), GFP_KERNEL)?;
+            for func in changed(object) {
+                parts.push(object.module_name(), &func.name, func.sympos)?;
+            }
+            parts.push_ids(&object.claims)?;
+        }
+        parts.push_ids(patch.claims.borrow(locked))?;
+        parts.sort();
+        Ok(parts)
+    }
+
+    fn push(&mut self, object: Option<&'a CStr>, name: &'a CStr, sympos: usize) -> Result {
+        let func = sets::Func {
+            object: object.map(CStr::to_bytes),
+            name: name.to_bytes(),
+            position: sympos.max(1),
+        };
+        self.funcs.push(func, GFP_KERNEL)?;
+        Ok(())
+    }
+
+    fn push_ids(&mut self, claims: &Claims) -> Result {
+        self.ids.reserve(claims.len(), GFP_KERNEL)?;
+        for claim in claims {
+            self.ids.push(claim.id, GFP_KERNEL)?;
+        }
+        Ok(())
+    }
+
+    fn sort(&mut self) {
+        sets::sort(&mut self.funcs);
+        sets::sort(&mut self.ids);
+    }
+
+    fn livepatch(&self) -> Livepatch<'_> {
+        Livepatch {
+            name: self.name.to_bytes(),
+            rules: self.rules,
+            funcs: &self.funcs,
+            ids: &self.ids,
+        }
+    }
+}
+
+/// The functions that a livepatch itself changes in an object: its nops only pass by.
+fn changed(object: &Object) -> impl Iterator<Item = &patch::Func> {
+    object.funcs.iter().filter(|func| !func.nop)
+}
+
+/// Whether `new` shares nothing with the livepatches that must not have it too; a message says what
+/// it shares and with whom.
+///
+/// # Errors
+///
+/// [`ENOMEM`].
+pub(crate) fn is_apart(locked: &Locked, new: &Descriptor<'_>) -> Result<bool> {
+    let rules = new.sets.rules();
+    let mut others = KVec::new();
+    for patch in patches(locked) {
+        if rules.must_not_share(&patch.sets.rules()) {
+            others.push(Parts::of_patch(locked, patch)?, GFP_KERNEL)?;
+        }
+    }
+    if others.is_empty() {
+        return Ok(true);
+    }
+    let mut enabled = KVec::with_capacity(others.len(), GFP_KERNEL)?;
+    for other in &others {
+        enabled.push(other.livepatch(), GFP_KERNEL)?;
+    }
+    let new = Parts::of_descriptor(new)?;
+    let Some(conflict) = sets::find_conflict(&new.livepatch(), &enabled) else {
+        return Ok(true);
+    };
+    let other = BStr::from_bytes(conflict.other);
+    match conflict.shared {
+        Shared::Func(func) => pr_err!(
+            "livepatch '{}' changes {}, as does '{}', which it does not replace\n",
+            new.name,
+            Label(func.object, func.name, func.position),
+            other
+        ),
+        Shared::Id(id) => pr_err!(
+            "livepatch '{}' has state or shadow id {}, as has '{}', which it does not replace\n",
+            new.name,
+            id,
+            other
+        ),
+    }
+    Ok(false)
+}
+
+/// Shows a function as `object:name,position`.
+struct Label<'a>(Option<&'a [u8]>, &'a [u8], usize);
+
+impl<'a> Label<'a> {
+    fn new(object: &'a Object, func: &'a patch::Func) -> Self {
+        Self(
+            object.module_name().map(CStr::to_bytes),
+            func.name.to_bytes(),
+            func.sympos.max(1),
+        )
+    }
+}
+
+impl fmt::Display for Label<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_fmt(fmt!(
+            "{}:{},{}",
+            BStr::from_bytes(self.0.unwrap_or(b"vmlinux")),
+            BStr::from_bytes(self.1),
+            self.2
+        ))
+    }
+}
+
+/// The functions of an object that is loaded, by their addresses.
+fn by_address<'a>(locked: &Locked, object: &'a Object) -> Result<KVec<(usize, &'a patch::Func)>> {
+    let mut funcs = KVec::with_capacity(object.funcs.len(), GFP_KERNEL)?;
+    for func in changed(object) {
+        if let Some(old) = func.old.get(locked) {
+            funcs.push((old.start, func), GFP_KERNEL)?;
+        }
+    }
+    crate::sort::sort_by_key(&mut funcs, |(addr, _)| *addr);
+    Ok(funcs)
+}
+
+/// Calls `found` if `object` of `patch` and that object of an older livepatch change the same
+/// function, under two names, and must not.
+fn find_alias(
+    locked: &Locked,
+    patch: &Patch,
+    object: &Object,
+    older: &Patch,
+    found: impl FnOnce(Label<'_>, Label<'_>),
+) -> Result {
+    let (rules, older_rules) = (patch.sets.rules(), older.sets.rules());
+    if !rules.must_not_share(&older_rules) {
+        return Ok(());
+    }
+    let objects = older.objects.borrow(locked);
+    let Some(older_object) = objects.iter().find(|other| other.is_same(object)) else {
+        return Ok(());
+    };
+    let funcs = by_address(locked, object)?;
+    let older_funcs = by_address(locked, older_object)?;
+    let common = sets::first_common(&funcs, &older_funcs, |(addr, _)| *addr);
+    if let Some(((_, func), (_, older_func))) = common {
+        found(
+            Label::new(object, func),
+            Label::new(older_object, older_func),
+        );
+    }
+    Ok(())
+}
+
+/// Whether no function of `patch`, which is not enabled yet, is one of a livepatch that must not
+/// have it too, under another name; a message says which is. Only what is loaded can be told.
+///
+/// # Errors
+///
+/// [`ENOMEM`].
+pub(crate) fn has_no_alias(locked: &Locked, patch: &Patch) -> Result<bool> {
+    let mut alone = true;
+    for other in patches(locked) {
+        for object in patch.objects.borrow(locked) {
+            find_alias(locked, patch, object, other, |func, other_func| {
+                alone = false;
+                pr_err!(
+                    "livepatch '{}' changes {}, which is {} of '{}', which it does not replace\n",
+                    &*patch.name,
+                    func,
+                    other_func,
+                    &*other.name
+                );
+            })?;
+            if !alone {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// Warns if `object`, of a module that is being loaded, changes a function that an older livepatch
+/// changes under another name, and must not. The module is not to blame, so it is not refused: the
+/// newer livepatch has its way.
+pub(crate) fn warn_of_alias(locked: &Locked, patch: &Patch, object: &Object) {
+    let older = patches(locked)
+        .iter()
+        .take_while(|other| !core::ptr::eq(Arc::as_ptr(other), patch));
+    for other in older {
+        let result = find_alias(locked, patch, object, other, |func, other_func| {
+            pr_warn!(
+                "livepatch '{}' changes {}, which is {} of '{}', which it did not replace\n",
+                &*patch.name,
+                func,
+                other_func,
+                &*other.name
+            );
+        });
+        if result.is_err() {
+            pr_warn!(
+                "no memory to compare the functions of '{}' and '{}'\n",
+                &*patch.name,
+                &*other.name
+            );
+        }
+    }
+}
