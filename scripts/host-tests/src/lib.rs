@@ -17,10 +17,13 @@ mod dispatch;
 mod owners;
 #[path = "../../../kernel/livepatch/ranges.rs"]
 mod ranges;
+#[path = "../../../kernel/livepatch/sets.rs"]
+mod sets;
 #[path = "../../../kernel/livepatch/sort.rs"]
 mod sort;
 #[path = "../../../kernel/livepatch/symbol.rs"]
 mod symbol;
+mod system;
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ mod ordering;
 mod owners;
 mod ranges;
 mod scan;
+mod sets;
 mod shadow;
 mod shadow_resize;
 mod sort;
