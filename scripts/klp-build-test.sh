@@ -84,15 +84,46 @@ configure() {
 
 # klp_build NAME OPTIONS... PATCH...
 klp_build() {
-	local name=$1
+	local name=$1 keep=()
 	shift
 	time scripts/livepatch/klp-build -T -j "$JOBS" -o "$out/$name.ko" "$@" && return
 	# With lld 19 it fails at comparing the objects, which have lost the entry
 	# sizes of some sections. Mend them and go on from there.
 	[[ -d klp-tmp/2-patched ]] || return 1
 	find klp-tmp/1-orig klp-tmp/2-patched -name '*.o' -exec "$here/set-entsize.py" {} +
-	while [[ ${1-} == -* ]]; do shift 2; done
-	scripts/livepatch/klp-build -T -S 3 -j "$JOBS" -o "$out/$name.ko" "$@"
+	while [[ ${1-} == -* ]]; do
+		[[ $1 == -S ]] || keep+=("$1" "$2")
+		shift 2
+	done
+	scripts/livepatch/klp-build -T -S 3 -j "$JOBS" -o "$out/$name.ko" "${keep[@]}" "$@"
+}
+
+# refused WANT OPTION...: klp-build does not take the options, says why, and has
+# not begun to build.
+refused() {
+	local want=$1 said
+	shift
+	rm -rf klp-tmp
+	if said=$(scripts/livepatch/klp-build "$@" "$here/${fixes[0]}.patch" 2>&1); then
+		echo "error: klp-build took $*" && return 1
+	fi
+	echo "${said:0:200}"
+	[[ $said == "error: klp-build: $want"* && $said != *$'\n'* ]] || { echo "error: should say: $want" && return 1; }
+	[[ ! -e klp-tmp ]] || { echo "error: has begun to build" && return 1; }
+}
+
+bad_sets() {
+	local set
+	for set in x -1 4294967296 99999999999999999999 007 0x1 1.5 '' ' 1'; do
+		refused "--replace-set: invalid set '$set'" --replace-set "$set" || return 1
+	done
+	for set in ,1 1,,2 1,x 4294967296,1; do
+		refused "--supersedes: invalid set" --supersedes "$set" || return 1
+	done
+	refused "--supersedes: no set behind the last comma" --supersedes 1, || return 1
+	refused "--supersedes: no set given" --supersedes '' || return 1
+	refused "--supersedes: more than 256 sets" --supersedes "$(seq -s, 257)" || return 1
+	refused "--no-replace and replace sets exclude each other" --replace-set 1 --no-replace
 }
 
 # The kernel to boot is the one that klp-build calls the original: its last
@@ -121,10 +152,11 @@ if [[ ! -e $work/done || $(<"$work/done") != "$id" ]]; then
 	run_log klp-build-config "configuring it" in_tree configure
 	# klp-build then finds out at once whether objtool can do its part.
 	run_log klp-build-objtool "building objtool" in_tree make -s tools/objtool
+	run_log klp-build-refused "bad replace sets for klp-build" in_tree bad_sets
 	first=1
 	for fix in "${fixes[@]}"; do
 		step=(-S 2)
-		[[ $first ]] && step=()
+		if [[ $first ]]; then step=(); else step+=(--replace-set 4294967295 --supersedes "0,2"); fi
 		run_log "klp-build-$fix" "klp-build $fix" in_tree klp_build "livepatch-$fix" "${step[@]}" "$here/$fix.patch"
 		first=''
 	done
