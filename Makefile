@@ -21,7 +21,7 @@ $(if $(filter-out m y c,$(CORE)),$(error CORE=$(CORE): must be m, y or c))
 $(if $(filter-out 0 1,$(DEBUG)),$(error DEBUG=$(DEBUG): must be 0 or 1))
 $(if $(KSRC),$(if $(wildcard $(KSRC)/Makefile),,$(error KSRC=$(KSRC): no kernel tree there)))
 
-.PHONY: bench doc help demo test kselftest klp-build compare stress shell build lint clean
+.PHONY: bench doc help demo test kselftest sets-walk klp-build compare stress shell build lint clean
 help:
 	@echo 'A livepatch core in Rust for Linux 7.3'
 	@echo
@@ -31,6 +31,7 @@ help:
 	@echo '  make compare    C core and Rust core side by side; unlisted differences fail'
 	@echo '  make stress     transitions back and forth on a busy guest, then a search for leaks'
 	@echo '  make bench      what both cores cost, in instructions: a table, JSON, and plots'
+	@echo '  make sets-walk  livepatches in replace sets loaded at random, checked against the rules'
 	@echo '  make klp-build  livepatches that klp-build makes of two CVE fixes, on the Rust core'
 	@echo '  make shell      an interactive guest with samples and test modules'
 	@echo '  make build      only the kernel and its modules'
@@ -46,7 +47,7 @@ help:
 	@echo '  QUICK=1            make bench in minutes, without the C core'\''s longest cells'
 	@echo '  KSRC=DIR           a Linux 7.3.y tree, instead of the one that apt fetches'
 
-demo kselftest shell:
+demo kselftest sets-walk shell:
 	@scripts/guest.sh $@
 
 stress:

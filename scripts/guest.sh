@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # guest.sh NAME[,NAME...]: everything from a bare machine to a booted guest
 # that runs scripts/guest/NAME. From the environment: ARCH, CORE, DEBUG, TESTS,
-# ROUNDS, FLIPS, SEED, BENCH, KSRC; KLP_APPEND (kernel options), KLP_SMP (CPUs),
+# ROUNDS, FLIPS, STEPS, SEED, BENCH, KSRC; KLP_APPEND (kernel options), KLP_SMP (CPUs),
 # KLP_LIMIT (seconds), KLP_LOG (name), KLP_ICOUNT=1 (instructions are the time),
 # KLP_MEM (memory).
 # Exits as run-guest.py does: 0 pass, 1 fail, 2 hang, 3 crash.
@@ -34,6 +34,13 @@ cp "$REPO/scripts/guest/"* "$tmp/add/klp/"
 mv "$tmp/add/klp/init" "$tmp/add/init"
 printf '%s=%q\n' ARCH "$arch" CORE "$core" DEBUG "$debug" TESTS "${TESTS:-}" ROUNDS "${ROUNDS:-}" \
 	FLIPS "${FLIPS:-}" SEED "${SEED:-}" BENCH "${BENCH:-}" CPUS "${KLP_SMP:-2}" >"$tmp/add/klp/env"
+if [[ ,$run, == *,sets-walk,* ]]; then
+	seed=${SEED:-$(date +%N)}
+	. "$REPO/scripts/toolchain.sh"
+	use_toolchain
+	"$RUSTC" --edition 2021 -O -o "$tmp/sets-walk" "$REPO/scripts/host-tests/src/bin/sets-walk.rs"
+	{ echo "seed $seed" && "$tmp/sets-walk" "$seed" "${STEPS:-500}"; } >"$tmp/add/klp/sets-walk.steps"
+fi
 roots=(--dir "$bld/klp/root=.")
 [[ $run != bench ]] || roots+=(--dir "$bld/klp/bench=klp/selftests/bench_modules")
 "$REPO/scripts/mkcpio.py" "$tmp/add.cpio" --dir "$tmp/add=." "${roots[@]}"
@@ -54,6 +61,7 @@ fi
 case $run in
 shell) args+=(--interactive) limit=0 ;;
 demo) limit=120 ;;
+sets-walk) limit=$((300 + ${STEPS:-500} * 2)) ;;
 stress*) limit=$((300 + ${FLIPS:-2000})) ;;
 *) limit=900 ;;
 esac

@@ -120,7 +120,7 @@ boot_all() {
 	local arch=$1 core part
 	for core in m y c; do
 		if [[ -z ${built[$arch-$core]} ]]; then
-			for part in demo kunit kselftest reload; do missing "$arch $part CORE=$core" "its build failed"; done
+			for part in demo kunit kselftest sets-walk reload; do missing "$arch $part CORE=$core" "its build failed"; done
 			continue
 		fi
 		plain "$arch demo CORE=$core" guest "$arch" "$core" demo demo || true
@@ -131,6 +131,7 @@ boot_all() {
 			guest "$arch" "$core" kunit kunit KLP_APPEND=kunit.enable=1 KLP_LIMIT=300
 		with_tap "$arch kselftest CORE=$core" "$(log_of "$arch" "$core" kselftest output)" \
 			guest "$arch" "$core" kselftest kselftest
+		plain "$arch sets-walk CORE=$core" guest "$arch" "$core" sets-walk sets-walk || true
 		plain "$arch reload CORE=$core" guest "$arch" "$core" reload,kmemleak reload \
 			KLP_APPEND=kmemleak=on KLP_LIMIT=600 || true
 	done

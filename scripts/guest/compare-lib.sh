@@ -64,6 +64,7 @@ finish() {
 }
 
 # tree: all of /sys/kernel/livepatch: mode, links, owner, size and contents.
+# Without the files that only the Rust core has.
 tree() {
 	local mode info file
 	while read -r mode info file; do
@@ -72,7 +73,7 @@ tree() {
 		else
 			echo "$mode $info ${file:-.}"
 		fi
-	done < <(find "$KLP" -printf '%M %n:%U:%G:%s %P\n' | sort -k 3)
+	done < <(find "$KLP" \( -name replace_set -o -name supersedes \) -prune -o -printf '%M %n:%U:%G:%s %P\n' | sort -k 3)
 }
 
 # run COMMAND...: shows a command, what it prints and its exit code, and leaves
