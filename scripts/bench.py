@@ -192,6 +192,8 @@ def table(values, gates):
     rows = [head]
     for metric, text, unit, _ in ROWS:
         got = {c: values[c][metric] for c in cores}
+        if metric not in gates and all(v is None for v in got.values()):
+            continue
         rust = largest(got.get(c) for c in ("m", "y"))
         of_c = got.get("c")
         times = of_c / rust if of_c is not None and rust else None
@@ -283,7 +285,7 @@ def draw(boots, directory, mode):
         ax.set_xscale("log")
         ax.set_yscale("log")
         ax.grid(True, which="major", alpha=0.3)
-        ax.legend(fontsize=7)
+        ax.legend(fontsize=6, handlelength=4, ncol=2)
 
     def save(figure, name):
         figure.tight_layout()
