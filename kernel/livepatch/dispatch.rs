@@ -1,55 +1,75 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What the ftrace handler reads: from the address of a patched function to its func stack.
+//! What the ftrace handler reads: from the address of a patched function to the one to run.
 //!
 //! This file is part of two crates, the handler's and the core's, and is their only contract.
-//! A [`Table`] never changes in size or place while ftrace can call the handler with it; its func
-//! stacks change under `klp_mutex`, with the handler reading them at any time.
+//! A [`Table`] never changes in size or place while ftrace can call the handler with it; what its
+//! slots say changes under `klp_mutex`, with the handler reading them at any time. The handler
+//! reads nothing else of the core.
 //!
-//! Answers to `struct klp_ops` of `patch.h`, and the links of `struct klp_func`.
+//! A slot is found without a search. The addresses from that of the first function on are cut into
+//! rows, and each row has a displacement: where its slots would begin if each
+//! possible location in it had one. Rows overlap, such that no two functions meet in one slot; how,
+//! is the business of [`crate::placement`].
+//!
+//! Answers to `struct klp_ops` of `patch.h`, and to the func stack as the handler sees it.
 
 use core::cell::UnsafeCell;
 
-/// An open-addressing hash table from ftrace location to func stack.
+/// What ftrace locations are multiples of, normally, counted from the first one.
+#[cfg(not(target_arch = "aarch64"))]
+pub(crate) const GRAIN: usize = 16;
+/// What ftrace locations are multiples of, normally, counted from the first one.
+#[cfg(target_arch = "aarch64")]
+pub(crate) const GRAIN: usize = 8;
+
+/// The logarithm of how many bytes of code share a displacement, a row.
+pub(crate) const ROW_BITS: u32 = 13;
+
+/// From a patched function's ftrace location to what is to run.
 #[repr(C)]
 pub(crate) struct Table {
-    /// The slots; their number is a power of two and at least twice that of the functions.
-    pub(crate) slots: *const Slot,
-    /// The number of slots less one.
-    pub(crate) mask: usize,
-    /// 64 less the logarithm of the number of slots.
-    pub(crate) shift: u32,
+    /// The ftrace location of the first function.
+    pub(crate) base: usize,
+    /// The functions whose slot is not where it should be, behind each other.
+    pub(crate) strays: *const Stray,
+    pub(crate) nr_strays: usize,
+    /// The displacements, as addresses; as many as there are rows up to the last function.
+    pub(crate) rows: [usize; 0],
 }
 
-/// The func stack of one function.
+/// A function whose slot is elsewhere.
+#[repr(C)]
+pub(crate) struct Stray {
+    pub(crate) ip: usize,
+    pub(crate) slot: *const Slot,
+}
+
+/// What is to run instead of one function. All addresses are ones to go on at: for the original
+/// function, the one behind its ftrace location.
 #[repr(C)]
 pub(crate) struct Slot {
     /// The ftrace location of the function; 0 in a free slot.
     pub(crate) ip: usize,
-    /// The func that is in effect, or NULL.
-    pub(crate) top: UnsafeCell<*const Node>,
+    /// The address for all tasks; 0 while that depends on the task.
+    pub(crate) target: UnsafeCell<usize>,
+    /// While it does, the address in `KLP_TRANSITION_UNPATCHED` and in `KLP_TRANSITION_PATCHED`.
+    pub(crate) choice: [UnsafeCell<usize>; 2],
 }
 
-/// A version of a function on a func stack.
-#[repr(C)]
-pub(crate) struct Node {
-    /// The next older version, or NULL for the original function.
-    pub(crate) next: UnsafeCell<*const Node>,
-    /// The address of the new function; 0 to run the original (a nop).
-    pub(crate) new_func: UnsafeCell<usize>,
-    /// Whether the patch of this version is in transition, so that the task's state decides.
-    pub(crate) transition: UnsafeCell<bool>,
-}
+/// Bytes of slots for a byte of code.
+const SCALE: usize = size_of::<Slot>() / GRAIN;
+const _: () = assert!(SCALE * GRAIN == size_of::<Slot>());
 
-/// Returns the slot at which the search for `ip` begins.
+/// Returns the row of a location at `offset` from the first one.
 #[inline(always)]
-pub(crate) fn first_slot(ip: usize, shift: u32) -> usize {
-    // Fibonacci hashing: the upper bits of the product depend on all bits of the address.
-    ip.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_shr(shift)
+pub(crate) fn row_of(offset: usize) -> usize {
+    offset >> ROW_BITS
 }
 
-/// Returns the slot that follows slot `index`.
+/// Returns the address of the slot of a location at `offset` from the first one, in a row with
+/// this displacement: where the slot of the first location would be if it were in the row.
 #[inline(always)]
-pub(crate) fn next_slot(index: usize, mask: usize) -> usize {
-    index.wrapping_add(1) & mask
+pub(crate) fn slot_at(displacement: usize, offset: usize) -> usize {
+    displacement.wrapping_add(offset.wrapping_mul(SCALE))
 }

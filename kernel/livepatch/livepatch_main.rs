@@ -47,6 +47,7 @@ mod lookup;
 mod modules;
 mod owners;
 mod patch;
+mod placement;
 mod ranges;
 mod reloc;
 mod replace;

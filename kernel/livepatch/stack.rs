@@ -14,10 +14,9 @@
 
 use crate::{
     dispatch::{
-        first_slot,
-        next_slot,
-        Node,
+        row_of,
         Slot,
+        Stray,
         Table, //
     },
     lock::{
@@ -28,7 +27,17 @@ use crate::{
     lookup::Extent,
     patch::{
         Func,
-        Object, //
+        Object,
+        Patch, //
+    },
+    placement::{
+        count_rows,
+        displacement,
+        most_slots,
+        place,
+        ROW_SIZE,
+        ROW_SLOTS,
+        STRAY, //
     },
     sort::sort_by_key, //
 };
@@ -38,7 +47,6 @@ use core::{
 };
 use kernel::{
     bindings,
-    container_of,
     ftrace::{
         self,
         Ops, //
@@ -46,11 +54,12 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{
-            ordering::{
-                Relaxed,
-                Release, //
-            },
+            ordering::Relaxed,
             Atomic, //
+        },
+        barrier::{
+            self,
+            smp_mb, //
         },
         Arc, //
     },
@@ -75,27 +84,41 @@ pub(crate) fn synchronize() {
 
 /// A version of a function, which can be on a func stack.
 pub(crate) struct Version {
-    node: Node,
+    /// The address of the function; 0 for the original one.
+    func: usize,
+    /// Whether the patch of this version is in transition, so that the task's state decides.
+    transition: Cell<bool>,
+    /// The version below, or NULL for the original function.
+    below: Cell<Link>,
     /// The code of this version, while its object is loaded.
     code: Cell<Option<Extent>>,
     on_stack: Cell<bool>,
 }
 
-// SAFETY: The handler reads the node at any time, with volatile reads of what changes; everything
-// else happens under the mutex.
-unsafe impl Send for Version {}
-// SAFETY: As above.
-unsafe impl Sync for Version {}
+/// A version on a func stack, which holds a reference to it; or NULL.
+#[derive(Clone, Copy)]
+struct Link(*const Version);
+
+// SAFETY: Followed under the mutex only.
+unsafe impl Send for Link {}
+
+impl Link {
+    const NULL: Self = Self(null());
+
+    fn get<'a>(self, _locked: &'a Locked) -> Option<&'a Version> {
+        // SAFETY: A version that is linked is kept alive by its func stack, which changes only
+        // under the mutex; who unlinks it has it from elsewhere.
+        unsafe { self.0.as_ref() }
+    }
+}
 
 impl Version {
-    /// Makes a version that runs `new_func`, or the original function for 0.
-    pub(crate) fn new(new_func: usize) -> Result<Arc<Self>> {
+    /// Makes a version that runs `func`, or the original function for 0.
+    pub(crate) fn new(func: usize) -> Result<Arc<Self>> {
         let version = Self {
-            node: Node {
-                next: UnsafeCell::new(null()),
-                new_func: UnsafeCell::new(new_func),
-                transition: UnsafeCell::new(false),
-            },
+            func,
+            transition: Cell::new(false),
+            below: Cell::new(Link::NULL),
             code: Cell::new(None),
             on_stack: Cell::new(false),
         };
@@ -117,127 +140,188 @@ impl Version {
         self.on_stack.get(locked)
     }
 
-    /// Marks the version as being in transition, or not.
-    ///
-    /// The caller orders this with the states of tasks.
-    pub(crate) fn set_transition(&self, _locked: &Locked, transition: bool) {
-        // SAFETY: Readers use volatile reads of a byte.
-        unsafe { self.node.transition.get().write_volatile(transition) };
-    }
-
     /// Returns the version below this one on the func stack, [`None`] if that is the original.
-    pub(crate) fn previous(&self, _locked: &Locked) -> Option<&Version> {
-        // SAFETY: Links change only under the mutex.
-        let next = unsafe { *self.node.next.get() };
-        // SAFETY: A version on a func stack is kept alive by the stack, see `FuncStack::push()`,
-        // and its node is in a `Version`.
-        (!next.is_null()).then(|| unsafe { &*container_of!(next, Version, node) })
+    pub(crate) fn previous<'a>(&'a self, locked: &'a Locked) -> Option<&'a Version> {
+        self.below.get(locked).get(locked)
     }
 }
 
-/// The func stack in a slot of a [`HookSet`].
-struct FuncStack<'a>(&'a Slot);
+/// A hooked function: its func stack, and where the handler finds what that comes to.
+struct Hook {
+    ip: usize,
+    /// Which slot of the set it has.
+    place: usize,
+    /// The version on top of the func stack.
+    top: Cell<Link>,
+    /// Whether the function is in the filter of the ops.
+    hooked: Cell<bool>,
+}
+
+/// A [`Hook`] with its slot.
+struct FuncStack<'a> {
+    hook: &'a Hook,
+    slot: &'a Slot,
+}
 
 impl FuncStack<'_> {
-    fn link(link: &UnsafeCell<*const Node>) -> &Atomic<*const Node> {
-        // SAFETY: Links are read by the handler with volatile reads, and written here only.
-        unsafe { Atomic::from_ptr(link.get()) }
-    }
-
-    fn is_empty(&self) -> bool {
-        Self::link(&self.0.top).load(Relaxed).is_null()
-    }
-
     /// Makes `version` the one in effect. The stack keeps it alive.
     fn push(&self, locked: &Locked, version: &Arc<Version>) {
-        let top = Self::link(&self.0.top);
-        Self::link(&version.node.next).store(top.load(Relaxed), Relaxed);
-        let node = &raw const Arc::as_ref(version).node;
+        version.below.set(locked, self.hook.top.get(locked));
+        let link = Link(Arc::as_ptr(version));
         core::mem::forget(version.clone());
         version.on_stack.set(locked, true);
-        // Order the node, its transition mark above all, before its address. Pairs with the
-        // dependent reads in klp_ftrace_handler().
-        top.store(node, Release);
+        self.hook.top.set(locked, link);
+        self.update(locked);
     }
 
-    /// Takes `version` off the stack. The handler may still see it until [`synchronize`].
+    /// Takes `version` off the stack. Tasks may be on their way into it until [`synchronize`].
     fn remove(&self, locked: &Locked, version: &Arc<Version>) {
-        let node = &raw const Arc::as_ref(version).node;
-        let mut link = Self::link(&self.0.top);
+        let gone = Arc::as_ptr(version);
+        let mut link = &self.hook.top;
         loop {
-            let next = link.load(Relaxed);
-            if next.is_null() {
+            let Some(next) = link.get(locked).get(locked) else {
                 return;
-            }
-            // SAFETY: Nodes on the stack are kept alive by it.
-            let below = Self::link(unsafe { &(*next).next });
-            if next == node {
-                // The removed node keeps its own link, for handlers that are looking at it.
-                link.store(below.load(Relaxed), Relaxed);
+            };
+            if core::ptr::eq(next, gone) {
+                link.set(locked, next.below.get(locked));
                 break;
             }
-            link = below;
+            link = &next.below;
         }
         version.on_stack.set(locked, false);
-        // SAFETY: `push()` left a reference with the stack. The caller's keeps the node alive.
-        drop(unsafe { Arc::from_raw(Arc::as_ptr(version)) });
+        self.update(locked);
+        // SAFETY: `push()` left a reference with the stack. The caller's keeps the version alive.
+        drop(unsafe { Arc::from_raw(gone) });
+    }
+
+    /// Tells the handler what the stack comes to.
+    fn update(&self, locked: &Locked) {
+        let original = self.hook.ip.wrapping_add(ftrace::MCOUNT_INSN_SIZE);
+        let func = |version: Option<&Version>| match version.map(|version| version.func) {
+            None | Some(0) => original,
+            Some(func) => func,
+        };
+        match self.hook.top.get(locked).get(locked) {
+            Some(top) if top.transition.get(locked) => {
+                self.decide_by_task([func(top.previous(locked)), func(Some(top))]);
+            }
+            top => Self::target(self.slot).store(func(top), Relaxed),
+        }
+    }
+
+    /// Lets the handler choose by the state of the task.
+    fn decide_by_task(&self, choices: [usize; 2]) {
+        for (choice, func) in self.slot.choice.iter().zip(choices) {
+            // SAFETY: The handler reads it with volatile reads, and only we write.
+            unsafe { Atomic::<usize>::from_ptr(choice.get()) }.store(func, Relaxed);
+        }
+        // Order the choices, and the states of tasks that `transition::init()` has set, before the
+        // target. Pairs with the smp_rmb() of klp_ftrace_handler().
+        smp_mb(barrier::Write);
+        Self::target(self.slot).store(0, Relaxed);
+    }
+
+    fn target(slot: &Slot) -> &Atomic<usize> {
+        // SAFETY: The handler reads it with volatile reads, and only we write.
+        unsafe { Atomic::from_ptr(slot.target.get()) }
     }
 }
+
+/// Code that lies further apart than this is hooked by different sets: their tables have an entry
+/// for every 8 KiB in between.
+const MAX_GAP: usize = 64 << 20;
 
 /// Functions that are hooked by the same `ftrace_ops`.
 #[pin_data]
 struct HookSet {
     #[pin]
     ops: Ops,
-    table: KBox<Table>,
-    slots: KVec<Slot>,
-    /// Whether the function in a slot is in the filter of the ops.
-    hooked: KVec<Cell<bool>>,
+    /// A [`Table`], rows included.
+    table: KVVec<usize>,
+    slots: KVVec<Slot>,
+    strays: KVec<Stray>,
+    /// By their locations.
+    hooks: KVVec<Hook>,
     /// As large as the filter was at first, so that shrinking it needs no memory.
-    scratch: KVec<usize>,
+    scratch: KVVec<usize>,
 }
 
 // SAFETY: What the handler does not read, happens under the mutex.
 unsafe impl Send for HookSet {}
 
 impl HookSet {
-    /// Makes a set with empty func stacks for `ips`, which must not be empty, and no filter.
-    fn new(mut ips: KVec<usize>) -> Result<Pin<KBox<Self>>> {
-        sort_by_key(&mut ips, |&ip| ip);
-        let mut last = 0;
-        ips.retain(|&mut ip| core::mem::replace(&mut last, ip) != ip);
+    /// Makes a set with empty func stacks for `ips`, which must be sorted, not empty and without
+    /// duplicates, and no filter.
+    fn new(ips: &[usize]) -> Result<Pin<KBox<Self>>> {
+        let base = ips.first().copied().ok_or(EINVAL)?;
+        let most = most_slots(ips.len()).ok_or(ENOMEM)?;
+        let mut places = KVVec::from_elem(0, ips.len(), GFP_KERNEL)?;
+        let mut order = KVVec::from_elem((0, 0), ips.len(), GFP_KERNEL)?;
+        let mut taken = KVVec::from_elem(false, most, GFP_KERNEL)?;
+        let mut size = place(ips, &mut places, &mut order, &mut taken);
+        let nr_strays = places.iter().filter(|&&place| place == STRAY).count();
+        if nr_strays != 0 {
+            // For the strays themselves, and for where the handler looks for them first.
+            size = size
+                .checked_add(nr_strays)
+                .and_then(|size| size.checked_add(ROW_SLOTS))
+                .ok_or(ENOMEM)?;
+        }
 
-        let bits = ips
-            .len()
-            .checked_mul(2)
-            .and_then(usize::checked_next_power_of_two)
-            .ok_or(ENOMEM)?
-            .trailing_zeros();
-        let size = 1usize.checked_shl(bits).ok_or(ENOMEM)?;
-        let mut slots = KVec::with_capacity(size, GFP_KERNEL)?;
-        let mut hooked = KVec::with_capacity(size, GFP_KERNEL)?;
+        let mut slots = KVVec::with_capacity(size, GFP_KERNEL)?;
         for _ in 0..size {
             let slot = Slot {
                 ip: 0,
-                top: UnsafeCell::new(null()),
+                target: UnsafeCell::new(0),
+                choice: [const { UnsafeCell::new(0) }; 2],
             };
             slots.push(slot, GFP_KERNEL)?;
-            hooked.push(Cell::new(false), GFP_KERNEL)?;
         }
-        let table = Table {
-            slots: slots.as_ptr(),
-            mask: size.wrapping_sub(1),
-            shift: usize::BITS.wrapping_sub(bits),
-        };
-        for &ip in &ips {
-            let mut index = first_slot(ip, table.shift);
-            while slots.get(index).is_some_and(|slot: &Slot| slot.ip != 0) {
-                index = next_slot(index, table.mask);
+        let address = |place: usize| slots.as_ptr().wrapping_add(place).addr();
+        let mut rows = KVVec::from_elem(0, count_rows(ips), GFP_KERNEL)?;
+        // A row of strays only: they are looked for from the first slot on.
+        for (&ip, &place) in ips.iter().zip(&places).rev() {
+            let offset = ip.wrapping_sub(base);
+            let row = rows.get_mut(row_of(offset)).ok_or(EINVAL)?;
+            if place != STRAY {
+                *row = displacement(address(place), offset);
+            } else if *row == 0 {
+                *row = displacement(address(0), offset & !(ROW_SIZE - 1));
             }
-            slots.get_mut(index).ok_or(EINVAL)?.ip = ip;
         }
 
-        let table = KBox::new(table, GFP_KERNEL)?;
+        let mut strays = KVec::with_capacity(nr_strays, GFP_KERNEL)?;
+        let mut hooks = KVVec::with_capacity(ips.len(), GFP_KERNEL)?;
+        for (&ip, &place) in ips.iter().zip(&places) {
+            let place = if place == STRAY {
+                size = size.checked_sub(1).ok_or(EINVAL)?;
+                let slot = slots.as_ptr().wrapping_add(size);
+                strays.push(Stray { ip, slot }, GFP_KERNEL)?;
+                size
+            } else {
+                place
+            };
+            let slot = slots.get_mut(place).ok_or(EINVAL)?;
+            slot.ip = ip;
+            let hook = Hook {
+                ip,
+                place,
+                top: Cell::new(Link::NULL),
+                hooked: Cell::new(false),
+            };
+            *slot.target.get_mut() = ip.wrapping_add(ftrace::MCOUNT_INSN_SIZE);
+            hooks.push(hook, GFP_KERNEL)?;
+        }
+
+        let mut table =
+            KVVec::with_capacity(rows.len().checked_add(HEADER).ok_or(ENOMEM)?, GFP_KERNEL)?;
+        for word in [base, strays.as_ptr().addr(), strays.len()] {
+            table.push(word, GFP_KERNEL)?;
+        }
+        table.extend_from_slice(&rows, GFP_KERNEL)?;
+        let mut scratch = KVVec::with_capacity(ips.len(), GFP_KERNEL)?;
+        scratch.extend_from_slice(ips, GFP_KERNEL)?;
+
         let flags = ftrace::IPMODIFY
             | ftrace::PERMANENT
             | if cfg!(CONFIG_HAVE_DYNAMIC_FTRACE_WITH_ARGS) {
@@ -245,41 +329,39 @@ impl HookSet {
             } else {
                 ftrace::SAVE_REGS
             };
-        let private = core::ptr::from_ref::<Table>(&table).cast_mut().cast();
-        // SAFETY: The handler is untraceable and may be called anywhere; table and slots live in
-        // boxes that the set keeps until the ops is unregistered.
+        let private = table.as_mut_ptr().cast();
+        // SAFETY: The handler is untraceable and may be called anywhere; table, slots and strays
+        // live in vectors that the set keeps, unchanged, until the ops is unregistered.
         let ops = unsafe { Ops::new(bindings::klp_ftrace_handler, flags, private) };
         KBox::pin_init(
             pin_init!(Self {
                 ops <- ops,
                 table,
                 slots,
-                hooked,
-                scratch: ips,
+                strays,
+                hooks,
+                scratch,
             }),
             GFP_KERNEL,
         )
     }
 
+    fn stack<'a>(slots: &'a [Slot], hook: &'a Hook) -> Option<FuncStack<'a>> {
+        let slot = slots.get(hook.place)?;
+        Some(FuncStack { hook, slot })
+    }
+
     /// Returns the func stack of a hooked function.
     fn find(&self, locked: &Locked, ip: usize) -> Option<FuncStack<'_>> {
-        let mut index = first_slot(ip, self.table.shift);
-        loop {
-            let slot = self.slots.get(index)?;
-            if slot.ip == ip {
-                let hooked = self.hooked.get(index)?.get(locked);
-                return hooked.then_some(FuncStack(slot));
-            }
-            if slot.ip == 0 {
-                return None;
-            }
-            index = next_slot(index, self.table.mask);
-        }
+        let index = self.hooks.binary_search_by_key(&ip, |hook| hook.ip).ok()?;
+        let hook = self.hooks.get(index)?;
+        let stack = Self::stack(&self.slots, hook)?;
+        hook.hooked.get(locked).then_some(stack)
     }
 
     fn set_hooked(&self, locked: &Locked, hooked: bool) {
-        for (slot, flag) in self.slots.iter().zip(&self.hooked) {
-            flag.set(locked, hooked && slot.ip != 0);
+        for hook in &self.hooks {
+            hook.hooked.set(locked, hooked);
         }
     }
 
@@ -288,29 +370,29 @@ impl HookSet {
     /// Functions stay hooked without effect when ftrace has no memory to let go of them.
     fn shrink(self: Pin<&mut Self>, locked: &Locked) -> bool {
         let this = self.project();
+        let is_empty = |hook: &Hook| hook.top.get(locked).get(locked).is_none();
         this.scratch.clear();
         let mut left = false;
-        for (slot, hooked) in this.slots.iter().zip(this.hooked.iter()) {
-            if !hooked.get(locked) {
-                continue;
-            }
-            if !FuncStack(slot).is_empty() {
+        for hook in this.hooks.iter().filter(|hook| hook.hooked.get(locked)) {
+            if !is_empty(hook) {
                 left = true;
-            } else if this.scratch.push_within_capacity(slot.ip).is_err() {
+            } else if this.scratch.push_within_capacity(hook.ip).is_err() {
                 // Cannot happen: the vector was made for all of them.
                 return true;
             }
         }
-        if left && this.ops.remove_filter(this.scratch).is_ok() {
-            for (slot, hooked) in this.slots.iter().zip(this.hooked.iter()) {
-                if FuncStack(slot).is_empty() {
-                    hooked.set(locked, false);
-                }
+        if left && !this.scratch.is_empty() && this.ops.remove_filter(this.scratch).is_ok() {
+            for hook in this.hooks.iter().filter(|hook| is_empty(hook)) {
+                hook.hooked.set(locked, false);
             }
         }
         left
     }
 }
+
+/// Words in front of the rows of a [`Table`].
+const HEADER: usize = core::mem::offset_of!(Table, rows) / size_of::<usize>();
+const _: () = assert!(HEADER == 3);
 
 type HookSets = KVec<Pin<KBox<HookSet>>>;
 
@@ -358,13 +440,17 @@ pub(crate) fn patch_object(locked: &Locked, object: &Object) -> Result {
                 new.push(ip, GFP_KERNEL)?;
             }
         }
-        if !new.is_empty() {
-            sets.reserve(1, GFP_KERNEL)?;
-            let mut set = HookSet::new(new)?;
-            set.set_hooked(locked, true);
-            hook(locked, set.as_mut(), object)?;
-            // The space was reserved.
-            sets.push_within_capacity(set).map_err(|_| ENOMEM)?;
+        sort_by_key(&mut new, |&ip| ip);
+        let mut last = 0;
+        new.retain(|&mut ip| core::mem::replace(&mut last, ip) != ip);
+        let old = sets.len();
+        for part in new.chunk_by(|&low, &high| high.wrapping_sub(low) < MAX_GAP) {
+            if let Err(err) = add_set(locked, sets, part, object) {
+                while sets.len() > old {
+                    sets.pop().map(retire);
+                }
+                return Err(err);
+            }
         }
         for func in &object.funcs {
             let stack = sets
@@ -378,6 +464,39 @@ pub(crate) fn patch_object(locked: &Locked, object: &Object) -> Result {
     })?;
     object.set_patched(locked, true);
     Ok(())
+}
+
+/// Adds a set for the functions at `ips`.
+fn add_set(locked: &Locked, sets: &mut HookSets, ips: &[usize], object: &Object) -> Result {
+    sets.reserve(1, GFP_KERNEL)?;
+    let mut set = HookSet::new(ips)?;
+    set.set_hooked(locked, true);
+    hook(locked, set.as_mut(), object)?;
+    // The space was reserved.
+    sets.push_within_capacity(set).map_err(|_| ENOMEM)
+}
+
+/// Marks the functions of `patch` as being in transition, or not, and tells the handler: those that
+/// are on top of their func stacks now depend on the task, or do so no more.
+///
+/// The states of all tasks must have been set before.
+pub(crate) fn set_transition(locked: &Locked, patch: &Patch, transition: bool) {
+    HOOKS.with(locked, |sets| {
+        for object in patch.objects.borrow(locked) {
+            for func in &object.funcs {
+                func.version.transition.set(locked, transition);
+                if !func.version.on_stack(locked) {
+                    continue;
+                }
+                let stack = sets
+                    .iter()
+                    .find_map(|set| set.find(locked, func.ip.get(locked)));
+                if let Some(stack) = stack {
+                    stack.update(locked);
+                }
+            }
+        }
+    });
 }
 
 /// Makes ftrace call the handler for all functions of a new set.
@@ -435,7 +554,7 @@ fn find_refused<'a>(locked: &Locked, object: &'a Object, new: &[usize]) -> Optio
     }
     // INVARIANT of the search: all before `good` are accepted together, some before `bad` is not.
     let (mut good, mut bad) = (0usize, ips.len());
-    let probe = HookSet::new(KVec::from_elem(*ips.first()?, 1, GFP_KERNEL).ok()?).ok()?;
+    let probe = HookSet::new(ips.get(..1)?).ok()?;
     while bad.saturating_sub(good) > 1 {
         let middle = good.midpoint(bad);
         let part = ips.get_mut(good..middle)?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
 //! KUnit tests of what needs nothing of the kernel: [`symbol`], [`ranges`], [`sets`], [`sort`] and
-//! [`dispatch`].
+//! [`dispatch`] with [`placement`].
 //!
 //! They show that it works as the kernel compiles it. More cases run on the host.
 //!
@@ -10,6 +10,7 @@
 //! [`sets`]: crate::sets
 //! [`sort`]: crate::sort
 //! [`dispatch`]: crate::dispatch
+//! [`placement`]: crate::placement
 
 use kernel::prelude::*;
 
@@ -17,8 +18,18 @@ use kernel::prelude::*;
 mod suite {
     use crate::{
         dispatch::{
-            first_slot,
-            next_slot, //
+            row_of,
+            slot_at,
+            Slot,
+            GRAIN, //
+        },
+        placement::{
+            count_rows,
+            displacement,
+            most_slots,
+            place,
+            ROW_SLOTS,
+            STRAY, //
         },
         ranges::{
             find,
@@ -264,38 +275,53 @@ mod suite {
         Ok(())
     }
 
-    /// Searches as the ftrace handler does; returns a slot with `ip` or a free one.
-    fn search(slots: &[usize], ip: usize, shift: u32) -> Option<usize> {
-        let mut index = first_slot(ip, shift);
-        for _ in slots {
-            let slot = *slots.get(index)?;
-            if slot == ip || slot == 0 {
-                return Some(index);
-            }
-            index = next_slot(index, slots.len().wrapping_sub(1));
+    /// Checks, for sorted locations, that the handler's way leads each to its own slot. Returns how
+    /// many are strays, and how many slots there are.
+    fn check_places(ips: &[usize]) -> Result<(usize, usize)> {
+        const SLOTS: usize = 0xffff_c900_0000_0000;
+        let mut places = KVVec::from_elem(0, ips.len(), GFP_KERNEL)?;
+        let mut order = KVVec::from_elem((0, 0), ips.len(), GFP_KERNEL)?;
+        let mut taken = KVVec::from_elem(false, most_slots(ips.len()).ok_or(EINVAL)?, GFP_KERNEL)?;
+        let used = place(ips, &mut places, &mut order, &mut taken);
+        let mut rows = KVVec::from_elem(0, count_rows(ips), GFP_KERNEL)?;
+        let mut seen = KVVec::from_elem(false, used, GFP_KERNEL)?;
+        let base = *ips.first().ok_or(EINVAL)?;
+        let address = |place: usize| SLOTS + place * size_of::<Slot>();
+        let placed = || ips.iter().zip(&places).filter(|(_, &place)| place != STRAY);
+        for (&ip, &place) in placed() {
+            let row = rows.get_mut(row_of(ip - base)).ok_or(EINVAL)?;
+            *row = displacement(address(place), ip - base);
+            assert!(!core::mem::replace(
+                seen.get_mut(place).ok_or(EINVAL)?,
+                true
+            ));
         }
-        None
+        for (&ip, &place) in placed() {
+            let row = *rows.get(row_of(ip - base)).ok_or(EINVAL)?;
+            assert_eq!(slot_at(row, ip - base), address(place));
+        }
+        Ok((ips.len() - placed().count(), used))
     }
 
     #[test]
     fn dispatch_finds_all() -> Result {
         const TEXT: usize = 0xffff_ffff_8100_0000;
-        for bits in 1..=11u32 {
-            let shift = usize::BITS - bits;
-            let mut slots = KVec::from_elem(0usize, 1 << bits, GFP_KERNEL)?;
-            // As many as there may be: half of the slots.
-            let ips = || (0..1usize << (bits - 1)).map(|i| TEXT + 16 * i);
-            for ip in ips() {
-                let index = search(&slots, ip, shift).ok_or(EINVAL)?;
-                *slots.get_mut(index).ok_or(EINVAL)? = ip;
-            }
-            for ip in ips() {
-                let found = search(&slots, ip, shift).and_then(|index| slots.get(index));
-                assert_eq!(found, Some(&ip));
-                let absent = search(&slots, ip + 8, shift).and_then(|index| slots.get(index));
-                assert_eq!(absent, Some(&0));
+        let mut random = Random(3);
+        for count in [1, 2, 3, 10, 100, 500] {
+            // Behind each other, a little apart, and all over the kernel.
+            for spread in [1, 16, 10_000] {
+                let mut ips = KVec::with_capacity(count, GFP_KERNEL)?;
+                let mut ip = TEXT;
+                for _ in 0..count {
+                    ips.push(ip, GFP_KERNEL)?;
+                    ip += GRAIN * (1 + random.below(spread));
+                }
+                let (strays, used) = check_places(&ips)?;
+                assert_eq!(strays, 0);
+                assert!(used <= 2 * count + ROW_SLOTS);
             }
         }
+        assert_eq!(check_places(&[TEXT, TEXT + 1, TEXT + GRAIN])?.0, 1);
         Ok(())
     }
 

@@ -248,14 +248,6 @@ fn for_each_task(mut f: impl FnMut(&Task)) {
     tasklist::for_each_idle(|_, task| f(task));
 }
 
-fn for_each_version(locked: &Locked, patch: &Patch, transition: bool) {
-    for object in patch.objects.borrow(locked) {
-        for func in &object.funcs {
-            func.version.set_transition(locked, transition);
-        }
-    }
-}
-
 /// Begins a transition of `patch` to `target`: gives all tasks their initial state and marks the
 /// functions, but switches nobody yet.
 pub(crate) fn init(
@@ -291,13 +283,9 @@ pub(crate) fn init(
         task.set_patch_state(initial);
     });
 
-    // Order the states before the marks. Pairs with the smp_rmb() of klp_ftrace_handler(), which
-    // with a mark never sees KLP_TRANSITION_IDLE.
-    smp_mb(barrier::Write);
-
-    // The release in `FuncStack::push()` orders the marks before the func stacks, the barrier in
-    // `start()` both before TIF_PATCH_PENDING.
-    for_each_version(locked, patch, true);
+    // What this and patching tell the handler is ordered behind the states there, and before
+    // TIF_PATCH_PENDING by the barrier in `start()`.
+    stack::set_transition(locked, patch, true);
 }
 
 /// Starts switching tasks. `check` is what their stacks are checked for.
@@ -590,6 +578,8 @@ fn complete(locked: &mut Locked) -> KVec<Arc<Patch>> {
 
     let patching = target == Target::Patched;
     if patching {
+        // All tasks run the functions of the patch: the handler need not ask any more.
+        stack::set_transition(locked, &patch, false);
         // No task runs anything of them: what they changed is now changed by the patch, or run in
         // the original by its nops. After a forced transition some may, but then nothing of the
         // old patches is let go.
@@ -601,20 +591,13 @@ fn complete(locked: &mut Locked) -> KVec<Arc<Patch>> {
         unpatch_objects(locked, &patch, true);
     } else {
         unpatch_objects(locked, &patch, false);
+        stack::set_transition(locked, &patch, false);
     }
 
     let check = StackCheck::publish(None);
-    if !patching {
-        // The handler must no longer see the functions of the patch when their marks are cleared:
-        // it would run them.
-        synchronize();
-    }
-    for_each_version(locked, &patch, false);
-    if patching {
-        // The handler must see the cleared marks before it could see KLP_TRANSITION_IDLE.
-        synchronize();
-    }
-    // The handler is done with the nops, and the scheduler's hook with the ranges.
+    // The handler must see that it need not ask before it could see KLP_TRANSITION_IDLE, be done
+    // with the functions that are gone, and the scheduler's hook with the ranges.
+    synchronize();
     patch.drop_nops(locked);
     drop(check);
 

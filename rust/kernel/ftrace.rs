@@ -31,6 +31,8 @@ pub const IPMODIFY: c_ulong = bindings::FTRACE_OPS_FL_IPMODIFY as c_ulong;
 pub const PERMANENT: c_ulong = bindings::FTRACE_OPS_FL_PERMANENT as c_ulong;
 /// The registers at function entry are saved for the callback.
 pub const SAVE_REGS: c_ulong = bindings::FTRACE_OPS_FL_SAVE_REGS as c_ulong;
+/// How far behind its [`location`] a function goes on when it is not redirected, in bytes.
+pub const MCOUNT_INSN_SIZE: usize = bindings::MCOUNT_INSN_SIZE as usize;
 const DYNAMIC: c_ulong = bindings::FTRACE_OPS_FL_DYNAMIC as c_ulong;
 
 /// Returns the address that ftrace patches for the function that contains `addr`.

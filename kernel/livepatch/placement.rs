@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! Which slot each function of a table gets.
+//!
+//! Rows of code are shifted against each other until no two functions meet in one slot, those with
+//! most functions first: the row displacement method of Tarjan and Yao. Functions that do not fit
+//! are strays. Pure; tested on the host. What the handler makes of it is in [`crate::dispatch`].
+
+use crate::{
+    dispatch::{
+        row_of,
+        slot_at,
+        GRAIN,
+        ROW_BITS, //
+    },
+    sort::sort_by_key,
+};
+use core::cmp::Reverse;
+
+/// The bytes of code in a row.
+pub(crate) const ROW_SIZE: usize = 1 << ROW_BITS;
+
+/// Returns the displacement of the row of the location at `offset` from the first one that puts it
+/// into the slot at address `slot`.
+pub(crate) fn displacement(slot: usize, offset: usize) -> usize {
+    slot.wrapping_sub(slot_at(0, offset))
+}
+
+/// A function that has no slot where the handler looks first.
+pub(crate) const STRAY: usize = usize::MAX;
+
+/// Returns the number of rows of a table of these functions, which must be sorted.
+pub(crate) fn count_rows(ips: &[usize]) -> usize {
+    match (ips.first(), ips.last()) {
+        (Some(&first), Some(&last)) => row_of(last.wrapping_sub(first)).saturating_add(1),
+        _ => 0,
+    }
+}
+
+/// Returns how many slots are more than enough for that many functions.
+///
+/// Most are needed when functions of different sizes lie behind each other: rows that are a quarter
+/// to a twentieth full hardly overlap, and take four slots per function, six with a small grain.
+pub(crate) fn most_slots(functions: usize) -> Option<usize> {
+    functions.checked_mul(8)?.checked_add(ROW_SLOTS)
+}
+
+/// The possible locations in a row: how far behind the slot of its first function the handler may
+/// look for that of another one.
+pub(crate) const ROW_SLOTS: usize = ROW_SIZE / GRAIN;
+
+/// Returns the place of a location among those of its row, and whether it is one that has a slot.
+fn column(offset: usize) -> (usize, bool) {
+    let column = offset & (ROW_SIZE - 1);
+    (column / GRAIN, column & (GRAIN - 1) == 0)
+}
+
+/// Chooses slots for `ips`, which must be sorted and without duplicates. `places` becomes the slot
+/// of each, or [`STRAY`]; `order` is scratch space, as long as `ips`; `taken` is as long as
+/// [`most_slots`] says and all false. Returns the number of slots that are used.
+///
+/// Of the functions of a row the first one, if it is not a stray, has the lowest slot.
+pub(crate) fn place(
+    ips: &[usize],
+    places: &mut [usize],
+    order: &mut [(usize, usize)],
+    taken: &mut [bool],
+) -> usize {
+    let Some(&base) = ips.first() else { return 0 };
+    let offset = |ip: usize| ip.wrapping_sub(base);
+
+    // The functions of each row, as ranges of `ips`.
+    let (mut rows, mut begin) = (0usize, 0usize);
+    for end in 1..=ips.len() {
+        let row = |index: usize| ips.get(index).map(|&ip| row_of(offset(ip)));
+        if row(end) != row(begin) {
+            if let Some(range) = order.get_mut(rows) {
+                *range = (begin, end);
+            }
+            rows = rows.saturating_add(1);
+            begin = end;
+        }
+    }
+    let order = order.get_mut(..rows).unwrap_or_default();
+    sort_by_key(order, |&(begin, end)| {
+        (Reverse(end.saturating_sub(begin)), begin)
+    });
+
+    let (mut used, mut first_free) = (0usize, 0usize);
+    let last = taken.len().saturating_sub(ROW_SLOTS);
+    for &(begin, end) in &*order {
+        let row = ips.get(begin..end).unwrap_or_default();
+        let columns = || row.iter().map(|&ip| column(offset(ip)));
+        let lowest = columns().map(|(column, _)| column).min().unwrap_or(0);
+        // `start` is the slot of the lowest column.
+        let fits = |start: &usize| {
+            columns()
+                .filter(|&(_, has_slot)| has_slot)
+                .all(|(column, _)| {
+                    let slot = start.saturating_add(column.saturating_sub(lowest));
+                    taken.get(slot) == Some(&false)
+                })
+        };
+        let start = (first_free..last.saturating_add(1)).find(fits);
+        let places = places.get_mut(begin..end).unwrap_or_default();
+        for ((column, has_slot), place) in columns().zip(places) {
+            *place = match start {
+                Some(start) if has_slot => start.saturating_add(column.saturating_sub(lowest)),
+                _ => STRAY,
+            };
+            if let Some(slot) = taken.get_mut(*place) {
+                *slot = true;
+                used = used.max(place.saturating_add(1));
+            }
+        }
+        while taken.get(first_free) == Some(&true) {
+            first_free = first_free.saturating_add(1);
+        }
+    }
+    used
+}
