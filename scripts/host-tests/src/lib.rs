@@ -15,6 +15,8 @@
 mod dispatch;
 #[path = "../../../kernel/livepatch/owners.rs"]
 mod owners;
+#[path = "../../../kernel/livepatch/placement.rs"]
+mod placement;
 #[path = "../../../kernel/livepatch/ranges.rs"]
 mod ranges;
 #[path = "../../../kernel/livepatch/sets.rs"]

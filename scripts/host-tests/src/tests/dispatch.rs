@@ -3,252 +3,459 @@
 use super::config;
 use crate::{
     dispatch::{
-        first_slot,
-        next_slot,
+        row_of,
+        slot_at,
         Slot,
-        Table, //
+        Stray,
+        Table,
+        GRAIN,
+        ROW_BITS, //
     },
-    sort::sort_by_key, //
+    placement::{
+        count_rows,
+        displacement,
+        most_slots,
+        place,
+        ROW_SIZE,
+        ROW_SLOTS,
+        STRAY, //
+    },
 };
 use proptest::{
-    collection::{
-        hash_set,
-        vec, //
-    },
+    collection::vec,
     prelude::*, //
 };
 use std::{
     cell::UnsafeCell,
-    collections::HashSet,
-    ptr::null, //
+    collections::{
+        HashMap,
+        HashSet, //
+    },
+    mem::{
+        offset_of,
+        size_of, //
+    },
 };
 
 /// Where the kernel's code begins.
 const TEXT: usize = 0xffff_ffff_8100_0000;
+const MIB: usize = 1 << 20;
+/// `ftrace::MCOUNT_INSN_SIZE`
+const INSN_SIZE: usize = 5;
 
 /// A table with its slots, as `HookSet` of `stack.rs`.
 struct Set {
-    table: Table,
+    ips: Vec<usize>,
+    places: Vec<usize>,
+    /// A [`Table`], rows included.
+    table: Vec<usize>,
     slots: Vec<Slot>,
+    strays: Vec<Stray>,
+    /// How many slots `place()` has used.
+    used: usize,
 }
 
 impl Set {
-    /// As `HookSet::new()`.
-    fn new(mut ips: Vec<usize>) -> Set {
-        sort_by_key(&mut ips, |&ip| ip);
-        let mut last = 0;
-        ips.retain(|&ip| std::mem::replace(&mut last, ip) != ip);
+    /// As `HookSet::new()`, with so many slots less to choose from.
+    fn new(ips: &[usize], missing: usize) -> Set {
+        let mut places = vec![0; ips.len()];
+        let mut order = vec![(0, 0); ips.len()];
+        let most = most_slots(ips.len()).unwrap();
+        let mut taken = vec![false; most.saturating_sub(missing)];
+        let used = place(ips, &mut places, &mut order, &mut taken);
+        assert!(used <= taken.len());
+        let base = ips[0];
+        let nr_strays = places.iter().filter(|&&place| place == STRAY).count();
+        let mut size = used;
+        if nr_strays != 0 {
+            size += nr_strays + ROW_SLOTS;
+        }
 
-        let bits = ips
-            .len()
-            .checked_mul(2)
-            .and_then(usize::checked_next_power_of_two)
-            .unwrap()
-            .trailing_zeros();
-        let size = 1usize.checked_shl(bits).unwrap();
-        let mut slots: Vec<Slot> = (0..size)
-            .map(|_| Slot {
-                ip: 0,
-                top: UnsafeCell::new(null()),
-            })
-            .collect();
-        let table = Table {
-            slots: slots.as_ptr(),
-            mask: size.wrapping_sub(1),
-            shift: usize::BITS.wrapping_sub(bits),
+        let free = || Slot {
+            ip: 0,
+            target: UnsafeCell::new(0),
+            choice: [const { UnsafeCell::new(0) }; 2],
         };
-        for &ip in &ips {
-            let mut index = first_slot(ip, table.shift);
-            while slots.get(index).is_some_and(|slot| slot.ip != 0) {
-                index = next_slot(index, table.mask);
+        let mut slots: Vec<Slot> = (0..size).map(|_| free()).collect();
+        let address = |place: usize| slots.as_ptr().wrapping_add(place).addr();
+        let mut rows = vec![0; count_rows(ips)];
+        for (&ip, &place) in ips.iter().zip(&places).rev() {
+            let offset = ip.wrapping_sub(base);
+            let row = &mut rows[row_of(offset)];
+            if place != STRAY {
+                *row = displacement(address(place), offset);
+            } else if *row == 0 {
+                *row = displacement(address(0), offset & !(ROW_SIZE - 1));
             }
-            slots.get_mut(index).unwrap().ip = ip;
         }
-        Set { table, slots }
-    }
 
-    /// As `choose()` of `ftrace_handler.rs`: the slot that the search ends at, and how many slots
-    /// were looked at. Panics where the handler would read behind the slots or not come back.
-    fn search(&self, ip: usize) -> (&Slot, usize) {
-        let mut index = first_slot(ip, self.table.shift);
-        for probes in 1..=self.slots.len() {
-            let slot = &self.slots[index];
-            if slot.ip == ip || slot.ip == 0 {
-                return (slot, probes);
+        let mut strays = Vec::new();
+        for (&ip, place) in ips.iter().zip(&mut places) {
+            if *place == STRAY {
+                size -= 1;
+                *place = size;
+                let slot = slots.as_ptr().wrapping_add(size);
+                strays.push(Stray { ip, slot });
             }
-            index = next_slot(index, self.table.mask);
+            let slot = &mut slots[*place];
+            assert_eq!(slot.ip, 0, "{ip:#x} meets another function");
+            slot.ip = ip;
+            *slot.target.get_mut() = ip.wrapping_add(INSN_SIZE);
         }
-        panic!("the search for {ip:#x} does not end");
+        assert_eq!(strays.len(), nr_strays);
+        assert!(size >= used, "the slots of strays are others");
+
+        let mut table = vec![base, strays.as_ptr().addr(), strays.len()];
+        assert_eq!(table.len() * size_of::<usize>(), offset_of!(Table, rows));
+        table.extend(rows);
+        Set {
+            ips: ips.to_vec(),
+            places,
+            table,
+            slots,
+            strays,
+            used,
+        }
     }
 
-    /// The mean number of slots looked at for a function in the table.
-    fn mean_probes(&self) -> f64 {
-        let taken = || self.slots.iter().filter(|slot| slot.ip != 0);
-        let probes: usize = taken().map(|slot| self.search(slot.ip).1).sum();
-        probes as f64 / taken().count() as f64
+    /// As `place_of()` of `ftrace_handler.rs`, but for the address of the slot. Panics where the
+    /// handler would read behind the table.
+    fn place_of(&self, ip: usize) -> usize {
+        let [base, _, _, rows @ ..] = &*self.table else {
+            unreachable!()
+        };
+        let offset = ip.wrapping_sub(*base);
+        slot_at(rows[row_of(offset)], offset)
+    }
+
+    /// As `redirect_stray()`.
+    fn redirect_stray(&self, ip: usize) -> Option<usize> {
+        let stray = self.strays.iter().find(|stray| stray.ip == ip)?;
+        Some(stray.slot.addr())
+    }
+
+    /// Reads the word at an address that must be in the slots, wherever in one.
+    fn read_ip(&self, address: usize) -> usize {
+        let start = self.slots.as_ptr();
+        let offset = address.wrapping_sub(start.addr());
+        let end = size_of::<Slot>() * self.slots.len();
+        assert!(
+            offset <= end - size_of::<Slot>(),
+            "{offset:#x} is not a slot of {end:#x} bytes"
+        );
+        let address = start.cast::<u8>().wrapping_add(offset).cast::<usize>();
+        // SAFETY: In the slots, as was checked.
+        unsafe { address.read_unaligned() }
+    }
+
+    /// As `klp_ftrace_handler()`: the address of the slot.
+    fn find(&self, ip: usize) -> Option<usize> {
+        let slot = self.place_of(ip);
+        if self.read_ip(slot + offset_of!(Slot, ip)) == ip {
+            Some(slot)
+        } else {
+            self.redirect_stray(ip)
+        }
+    }
+
+    /// Whether the slot of the function is where the handler looks first.
+    fn is_stray(&self, ip: usize) -> bool {
+        self.strays.iter().any(|stray| stray.ip == ip)
     }
 }
 
-/// That each of `ips` is found, and each of `others` ends at a free slot.
-fn check(ips: &[usize], others: &[usize]) {
-    let known: HashSet<usize> = ips.iter().copied().collect();
-    let set = Set::new(ips.to_vec());
-    let size = set.slots.len();
-    assert!(size.is_power_of_two() && size >= 2 * known.len() && size <= 4 * known.len());
-    assert_eq!(set.table.mask, size - 1);
-    assert_eq!(set.table.shift, 64 - size.ilog2());
-    assert!(std::ptr::eq(set.table.slots, set.slots.as_ptr()));
-    assert_eq!(
-        set.slots.iter().filter(|slot| slot.ip != 0).count(),
-        known.len()
-    );
-    for &ip in &known {
-        assert_eq!(set.search(ip).0.ip, ip, "{ip:#x} is not found");
-    }
-    for &ip in others {
-        if !known.contains(&ip) {
-            assert_eq!(set.search(ip).0.ip, 0, "{ip:#x} is found");
-        }
-    }
+/// Checks that each of `ips` is found in the slot that it has. Returns the set.
+fn check(ips: Vec<usize>) -> Set {
+    check_crowded(ips, 0)
 }
 
-fn clustered(start: usize, count: usize, stride: usize) -> Vec<usize> {
-    (0..count)
-        .map(|i| start.wrapping_add(i.wrapping_mul(stride)))
-        .filter(|&ip| ip != 0)
-        .collect()
-}
-
-#[test]
-fn first_slot_is_in_the_table() {
-    for bits in 1..=63u32 {
-        let mask = (1usize << bits) - 1;
-        for ip in clustered(TEXT, 100, 16).into_iter().chain([1, usize::MAX]) {
-            assert!(first_slot(ip, 64 - bits) <= mask, "{ip:#x}, {bits} bits");
+/// As [`check`], with so many slots less to choose from.
+fn check_crowded(mut ips: Vec<usize>, missing: usize) -> Set {
+    ips.sort();
+    ips.dedup();
+    let set = Set::new(&ips, missing);
+    let base = ips[0];
+    for (&ip, &place) in ips.iter().zip(&set.places) {
+        let slot = set.slots.as_ptr().wrapping_add(place).addr();
+        assert_eq!(set.slots[place].ip, ip);
+        assert_eq!(set.find(ip), Some(slot), "{ip:#x} is not found");
+        if !set.is_stray(ip) {
+            assert!(place < set.used);
+            assert_eq!((ip - base) % GRAIN, 0);
         }
     }
+    let places: HashSet<usize> = set.places.iter().copied().collect();
+    assert_eq!(places.len(), ips.len());
+    let taken = set.slots.iter().filter(|slot| slot.ip != 0).count();
+    assert_eq!(taken, ips.len());
+    assert!(set.used == 0 || set.slots[set.used - 1].ip != 0);
+    set
 }
 
-#[test]
-fn next_slot_visits_all() {
-    for bits in 1..=10u32 {
-        let size = 1usize << bits;
-        for start in [0, size / 2, size - 1] {
-            let mut seen = HashSet::new();
-            let mut index = start;
-            for _ in 0..size {
-                assert!(index < size && seen.insert(index));
-                index = next_slot(index, size - 1);
-            }
-            assert_eq!(index, start);
-        }
+/// As [`check`], of functions that are where they normally are: there are no strays.
+fn check_aligned(ips: Vec<usize>) -> usize {
+    let set = check(ips);
+    assert_eq!(set.strays.len(), 0);
+    assert_eq!(set.slots.len(), set.used);
+    set.used
+}
+
+fn every(start: usize, count: usize, stride: usize) -> Vec<usize> {
+    (0..count).map(|i| start + i * stride).collect()
+}
+
+/// Numbers without a pattern (xorshift).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 as usize % bound
     }
 }
 
 #[test]
 fn one_function() {
-    let others = clustered(TEXT - 160, 21, 16);
-    for ip in [
-        1,
-        4,
-        16,
-        TEXT,
-        TEXT + 4,
-        1 << 63,
-        usize::MAX - 15,
-        usize::MAX,
-    ] {
-        check(&[ip], &others);
-        assert_eq!(Set::new(vec![ip]).slots.len(), 2);
+    for ip in [1, 4, 16, TEXT, TEXT + 4, 1 << 63, usize::MAX - INSN_SIZE] {
+        assert_eq!(check_aligned(vec![ip]), 1);
     }
 }
 
 #[test]
-fn twice_the_same() {
-    check(&[TEXT, TEXT + 16, TEXT, TEXT + 16, TEXT], &[TEXT + 32]);
-    assert_eq!(Set::new(vec![TEXT; 100]).slots.len(), 2);
+fn no_function() {
+    assert_eq!(count_rows(&[]), 0);
+    assert_eq!(place(&[], &mut [], &mut [], &mut [false; ROW_SLOTS]), 0);
 }
 
-/// The smallest and the largest number of functions for each size of the table.
 #[test]
-fn all_sizes_clustered() {
-    for bits in 1..=15u32 {
-        let most = 1usize << (bits - 1);
-        for count in [most / 2 + 1, most] {
-            let ips = clustered(TEXT, count, 16);
-            assert_eq!(Set::new(ips.clone()).slots.len(), 1 << bits);
-            let mut others = clustered(TEXT + 4, count, 16);
-            others.extend(clustered(TEXT - 16 * 64, 64, 16));
-            others.extend(clustered(TEXT + 16 * count, 64, 16));
-            check(&ips, &others);
+fn rows_are_counted() {
+    assert_eq!(count_rows(&[TEXT]), 1);
+    assert_eq!(count_rows(&[TEXT + 4, TEXT + 4 + ROW_SIZE - 1]), 1);
+    assert_eq!(count_rows(&[TEXT + 4, TEXT + 4 + ROW_SIZE]), 2);
+    assert_eq!(
+        count_rows(&[TEXT, TEXT + 60 * MIB]),
+        60 * MIB / ROW_SIZE + 1
+    );
+    assert_eq!(count_rows(&[usize::MAX]), 1);
+    assert_eq!(count_rows(&[usize::MAX - ROW_SIZE, usize::MAX]), 2);
+    assert_eq!(count_rows(&[0, usize::MAX]), 1 << (usize::BITS - ROW_BITS));
+}
+
+#[test]
+fn slots_are_enough() {
+    assert_eq!(most_slots(0), Some(ROW_SLOTS));
+    let each = most_slots(1).unwrap() - ROW_SLOTS;
+    assert!(each > 1);
+    let most = (usize::MAX - ROW_SLOTS) / each;
+    assert_eq!(most_slots(most), Some(each * most + ROW_SLOTS));
+    assert_eq!(most_slots(most + 1), None);
+    assert_eq!(most_slots(usize::MAX), None);
+}
+
+/// The displacement of a row puts its functions into consecutive places, at either end of memory.
+#[test]
+fn displacements_wrap_around() {
+    for slot in [0, size_of::<Slot>(), TEXT, usize::MAX - 31] {
+        for offset in [0, GRAIN, ROW_SIZE - GRAIN, 64 * MIB, usize::MAX - 15] {
+            let row = displacement(slot, offset);
+            assert_eq!(slot_at(row, offset), slot);
+            let next = slot_at(row, offset.wrapping_add(GRAIN));
+            assert_eq!(next, slot.wrapping_add(size_of::<Slot>()));
+            let previous = slot_at(row, offset.wrapping_sub(GRAIN));
+            assert_eq!(previous, slot.wrapping_sub(size_of::<Slot>()));
         }
+    }
+}
+
+#[test]
+fn end_of_memory() {
+    let end = usize::MAX - (usize::MAX % GRAIN);
+    check_aligned(vec![end - GRAIN, end]);
+    check_aligned(every(end - 99 * 48, 100, 48));
+    check_aligned(vec![end - ROW_SIZE, end]);
+    check_aligned(vec![end - ROW_SIZE + GRAIN, end]);
+    assert_eq!(check(vec![end - ROW_SIZE, usize::MAX]).strays.len(), 1);
+}
+
+/// What usual livepatches take, in slots.
+#[test]
+fn slots_are_few() {
+    let mut random = Random(1);
+    let mut anywhere = |count: usize, size: usize| {
+        check_aligned(
+            (0..count)
+                .map(|_| TEXT + GRAIN * random.below(size / GRAIN))
+                .collect(),
+        )
+    };
+    let used = [
+        check_aligned(every(TEXT, 1000, 64)),
+        anywhere(1000, 20 * MIB),
+        anywhere(100, 20 * MIB),
+        anywhere(10, 20 * MIB),
+        check_aligned(vec![TEXT, TEXT + 60 * MIB]),
+        check_aligned(vec![TEXT, TEXT + ROW_SIZE - GRAIN]),
+    ];
+    let most = [1100, 1100, 500, 20, 2, ROW_SLOTS];
+    for (index, (used, most)) in used.into_iter().zip(most).enumerate() {
+        assert!(used <= most, "{index}: {used}");
     }
 }
 
 #[test]
 fn all_counts_up_to_300() {
     for count in 1..=300 {
-        check(
-            &clustered(TEXT, count, 16),
-            &clustered(TEXT + 16 * count, 50, 16),
-        );
+        for stride in [16, 32, 48, 64, 256, 4096, ROW_SIZE, ROW_SIZE + 16, MIB] {
+            check_aligned(every(TEXT + 4, count, stride));
+        }
     }
 }
 
-/// Functions at equal distances do not pile up. By chance, half-full slots take 1.5 probes;
-/// Fibonacci hashing takes 1.0 to 1.9 for most distances, but 7.3 for 64 functions of 48 bytes.
+/// Rows without gaps, which only fit behind each other; `most_slots()` lets the last one in, too.
 #[test]
-fn clusters_are_spread() {
-    for start in [TEXT, 0xffff_ffff_c000_0000, 0xffff_8000_8000_0000] {
-        for count in [64, 100, 1000, 4096] {
-            for stride in [4, 16, 32, 48, 64, 128, 4096] {
-                let mean = Set::new(clustered(start, count, stride)).mean_probes();
-                assert!(
-                    mean < 8.0,
-                    "{mean} probes for {count} functions of {stride} bytes"
-                );
+fn full_rows() {
+    for rows in 1..=5 {
+        let count = rows * ROW_SLOTS;
+        assert_eq!(check_aligned(every(TEXT, count, GRAIN)), count);
+        assert_eq!(check_aligned(every(TEXT, count - 1, GRAIN)), count - 1);
+        assert_eq!(check_aligned(every(TEXT, count + 1, GRAIN)), count + 1);
+    }
+}
+
+/// Every possible function of a row as the one that is not where it should be.
+#[test]
+fn each_is_a_stray() {
+    for shift in 1..GRAIN {
+        for column in 0..ROW_SLOTS {
+            let stray = TEXT + column * GRAIN + shift;
+            // Between others, in a row of its own, before and behind others in a row that is
+            // not the first.
+            for ips in [
+                vec![TEXT, stray, TEXT + ROW_SIZE - GRAIN],
+                vec![TEXT, stray + ROW_SIZE],
+                vec![TEXT, stray + ROW_SIZE, TEXT + 2 * ROW_SIZE - GRAIN],
+                vec![TEXT, TEXT + ROW_SIZE, stray + ROW_SIZE],
+            ] {
+                let set = check(ips);
+                assert_eq!(set.strays.len(), 1);
+                assert!(set.is_stray(stray) || set.is_stray(stray + ROW_SIZE));
             }
         }
     }
+}
+
+/// The first function decides where the others are to be.
+#[test]
+fn only_the_first_has_a_place() {
+    let ips: Vec<usize> = [TEXT]
+        .into_iter()
+        .chain(every(TEXT + 20, 1000, 64))
+        .collect();
+    let set = check(ips);
+    assert_eq!((set.strays.len(), set.used), (1000, 1));
+}
+
+/// Functions behind each other that differ in size: rows of them hardly overlap, and each needs
+/// nearly as many slots as it has possible locations.
+#[test]
+fn functions_of_all_sizes_fit() {
+    for most in [2, 4, 8, 16, 32, 64, 128] {
+        for count in [10, 100, 1000, 3000] {
+            let mut random = Random(most as u64);
+            let mut ip = TEXT;
+            let mut next = || {
+                ip += GRAIN * (1 + random.below(most));
+                ip
+            };
+            let used = check_aligned((0..count).map(|_| next()).collect());
+            assert!(
+                used <= 6 * count + ROW_SLOTS,
+                "{used} for {count} of {most}"
+            );
+        }
+    }
+}
+
+/// With too few slots the last rows do not fit, and those first that have most functions do.
+#[test]
+fn rows_that_do_not_fit() {
+    let mut ips = every(TEXT, 100, 16);
+    ips.extend(every(TEXT + ROW_SIZE, 50, 16));
+    ips.extend(every(TEXT + 2 * ROW_SIZE, 25, 16));
+    let most = most_slots(ips.len()).unwrap();
+    // The first slot of a row is one that has the slots of a whole row from it on.
+    for (slots, strays) in [
+        (0, 175),
+        (ROW_SLOTS - 1, 75),
+        (ROW_SLOTS + 99, 75),
+        (ROW_SLOTS + 100, 25),
+        (ROW_SLOTS + 149, 25),
+        (ROW_SLOTS + 150, 0),
+    ] {
+        let set = check_crowded(ips.clone(), most - slots);
+        assert_eq!(set.strays.len(), strays, "{slots} slots");
+    }
+}
+
+/// Where functions are, counted from the first one.
+fn offsets() -> impl Strategy<Value = Vec<usize>> {
+    let aligned = |most: usize| (0..most / GRAIN).prop_map(|column| column * GRAIN);
+    let cluster = (
+        aligned(MIB),
+        1usize..80,
+        prop_oneof![Just(16usize), Just(64), 1usize..300],
+    )
+        .prop_map(|(start, count, stride)| every(start, count, stride));
+    prop_oneof![
+        vec(aligned(ROW_SIZE), 1..300),
+        vec(aligned(4 * ROW_SIZE), 1..300),
+        vec(aligned(20 * MIB), 1..100),
+        vec(0..3 * ROW_SIZE, 1..100),
+        vec(0..MIB, 1..100),
+        vec(cluster, 1..6).prop_map(|clusters| clusters.concat()),
+        // Mostly aligned, some not.
+        (vec(aligned(MIB), 1..100), vec(0..MIB, 1..10)).prop_map(|(a, b)| [a, b].concat()),
+        // Some functions have an instruction in front of their location.
+        vec((aligned(MIB), prop_oneof![Just(0usize), Just(4)]), 1..100)
+            .prop_map(|ips| ips.into_iter().map(|(ip, shift)| ip + shift).collect()),
+    ]
 }
 
 proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn random(
-        ips in hash_set(1usize.., 1..300),
-        others in vec(1usize.., 50),
-    ) {
-        check(&ips.into_iter().collect::<Vec<_>>(), &others);
+    fn each_finds_its_own(offsets in offsets(), start in 0..2 * ROW_SIZE) {
+        check(offsets.iter().map(|offset| TEXT + start + offset).collect());
+        // The last function ends where memory does.
+        let most = *offsets.iter().max().unwrap();
+        check(offsets.iter().map(|offset| usize::MAX - most + offset).collect());
     }
 
     #[test]
-    fn random_text(
-        ips in hash_set(0usize..2000, 1..500),
-        others in vec(0usize..4000, 100),
-    ) {
-        let ip = |index: usize| TEXT + 16 * index;
-        let ips: Vec<usize> = ips.into_iter().map(ip).collect();
-        check(&ips, &others.into_iter().map(ip).collect::<Vec<_>>());
-        if ips.len() >= 300 {
-            prop_assert!(Set::new(ips).mean_probes() < 2.5);
+    fn aligned_have_a_place(columns in vec(0..100 * MIB / GRAIN, 1..1000)) {
+        check_aligned(columns.into_iter().map(|column| TEXT + 4 + GRAIN * column).collect());
+    }
+
+    /// There are too few slots to choose from.
+    #[test]
+    fn crowded(offsets in offsets(), missing in 0usize..1500) {
+        check_crowded(offsets.iter().map(|offset| TEXT + offset).collect(), missing);
+    }
+
+    /// All of a row are shifted alike.
+    #[test]
+    fn rows_are_shifted(offsets in offsets()) {
+        let set = check(offsets.iter().map(|offset| TEXT + offset).collect());
+        let mut rows = HashMap::new();
+        for (&ip, &place) in set.ips.iter().zip(&set.places) {
+            if !set.is_stray(ip) {
+                let offset = ip - set.ips[0];
+                let shift = displacement(place * size_of::<Slot>(), offset);
+                prop_assert_eq!(*rows.entry(row_of(offset)).or_insert(shift), shift);
+            }
         }
-    }
-
-    #[test]
-    fn clusters(
-        starts in vec((1usize.., 1usize..60), 1..6),
-        stride in prop_oneof![Just(16usize), Just(4), Just(64), 1usize..256],
-    ) {
-        let all = |from: usize| {
-            let ips = starts.iter().flat_map(move |&(start, count)| {
-                clustered((start & !15).wrapping_add(from), count, stride)
-            });
-            ips.collect::<Vec<_>>()
-        };
-        let ips = all(0);
-        prop_assume!(!ips.is_empty());
-        check(&ips, &all(stride));
     }
 }

@@ -13,11 +13,11 @@
 //!
 //! What is bad:
 //!
-//! - the handler sees a mark together with `KLP_TRANSITION_IDLE`;
-//! - a task that was last switched to a side, by whomever, runs the version of the other side, or
-//!   one that is older than that of its side;
-//! - the handler uses a node, or the scheduler's hook a stack check, that was freed or is not
-//!   initialised; a task runs a function whose module was let go;
+//! - the handler finds no target together with `KLP_TRANSITION_IDLE`, or without choices;
+//! - a task that was last switched to a side, by whomever, runs another function than that of its
+//!   side;
+//! - a task runs a function whose module was let go; the scheduler's hook uses a stack check that
+//!   was freed or is not initialised;
 //! - a task is switched to `KLP_TRANSITION_IDLE`, or to another target than it was flagged for, which
 //!   loses the flag;
 //! - when the transition ends, a task is not on its side, or flagged, or not in
@@ -34,7 +34,6 @@
 //! | `xchg(Release)` | `swap(Release)` |
 //! | `test_and_clear_bit()` | `swap(Acquire)` |
 //! | `set_bit()`, `clear_bit()` | `swap(Relaxed)`: atomic, but no barrier |
-//! | address dependency | [`Current::depend()`] |
 //! | `tasklist_lock`; `pi_lock` and the run queue's in `task_call_func()` | a mutex |
 //! | section with preemption disabled | [`Shared::preempt`], held |
 //! | `synchronize()`, `schedule_on_each_cpu()` | [`Shared::preempt`], taken once |
@@ -49,19 +48,29 @@
 //! the CPU, between two sections: all of an earlier one is before its return, and what preceded the
 //! call is before all of a later one. That is the lock, which the core holds for nothing else.
 //!
-//! The dependency is not `Acquire`, which would order the task's state, too, and hide a lack of the
-//! handler's `smp_rmb()`. The kernel's model (`tools/memory-model`) lets a load whose address
-//! depends on an earlier one see what was ordered before the store that the latter read from, and
-//! orders no other load. So fields of nodes count their stores, a link says which of them were
-//! ordered before it, and an execution in which an older one is read ends without a verdict. The
-//! compiler keeps the dependency: the loads are volatile, and it knows nothing that the pointer
-//! could be compared with.
+//! There is no barrier between the choices and what comes after a target that is an address: they
+//! are not read any more, and the next transition writes both before it takes the target away.
 //!
-//! What is not modelled: the hash table and the registration with ftrace, which has its own
+//! # Functions that go away
+//!
+//! The handler holds on to nothing but the address that it has chosen. What keeps its code there is
+//! that the task runs: it is not switched away from the function, neither by itself before the
+//! function has returned nor by others ([`TaskPinned`]), and the transition does not end. That needs
+//! the handler's section, too: a task that is preempted with an address in its registers does not
+//! run, and the function is not on its stack yet.
+//!
+//! The model lets a task be preempted in the handler where the handler allows it, but not from there
+//! to the first instruction of the function. There the kernel can preempt, here as in C: in
+//! `preempt_enable()` at the end of the handler, and by an interrupt in the rest of the trampoline.
+//!
+//! # Not modelled
+//!
+//! The way to the slot, which never changes, and the registration with ftrace, which has its own
 //! synchronisation (the func stack has a version already, so that the core pushes and removes
 //! under a live handler, with nothing of ftrace in between); stacks, as a task sleeps outside of
 //! the patched function only; the static key of the scheduler's hook, which is taken for on; CPU
-//! hotplug; `force()`, which gives up consistency.
+//! hotplug; modules that come and go, whose functions nobody calls while their func stacks change.
+//! `force()` gives up consistency and keeps all functions: there only the rest is checked.
 //!
 //! # Limits
 //!
@@ -73,8 +82,8 @@
 //! model order the second, `synchronize()` all of them: `complete()` waits for the CPU after it has
 //! seen the state, and so has all that the CPU did until then, loads included, behind it.
 //!
-//! Three preemptions are a bound, not a proof. `LOOM_MAX_PREEMPTIONS` sets another; five take about a
-//! minute.
+//! Three preemptions are a bound, not a proof. `LOOM_MAX_PREEMPTIONS` sets another; five take about two
+//! minutes.
 
 use loom::{
     model::Builder,
@@ -99,20 +108,17 @@ use loom::{
 /// What orders the protocol, and what it pairs with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Barrier {
-    /// `smp_wmb()` of `transition::init()`: states before marks. With [`HandlerRmb`].
-    InitStates,
-    /// Release of `FuncStack::push()`: the node before its address. With [`Dependency`].
-    Push,
+    /// `smp_wmb()` of `FuncStack::decide_by_task()`: the choices, and the states of `init()`, before
+    /// the target is taken away. With [`HandlerRmb`].
+    Decide,
     /// Release of `StackCheck::publish()`: the check before its address. With [`CheckAcquire`].
     Publish,
-    /// `smp_wmb()` of `transition::start()`: target, marks, func stacks and the address of the check
-    /// before the flag. With [`SwitchAcquire`] and [`SchedRmb`].
+    /// `smp_wmb()` of `transition::start()`: target state, slots and the address of the check before
+    /// the flag. With [`SwitchAcquire`] and [`SchedRmb`].
     Start,
-    /// `choose()` reads the node through the address that it has read.
-    Dependency,
-    /// `smp_rmb()` of `choose()`: the mark before the state.
+    /// `smp_rmb()` of `redirect_by_task()`: the target before the choices and the state.
     HandlerRmb,
-    /// `ftrace_test_recursion_trylock()` disables preemption. With [`UnpatchSync`], [`PatchSync`].
+    /// `preempt_disable()` of `klp_ftrace_handler()`. With [`CompleteSync`] and [`TaskPinned`].
     HandlerSection,
     /// `test_and_clear_tsk_thread_flag()` of `klp_update_patch_state()`: the flag before the target
     /// and what the handler reads next.
@@ -126,11 +132,9 @@ enum Barrier {
     CheckAcquire,
     /// `__schedule()` has preemption disabled. With [`ReverseSync`] and [`UpdateSync`].
     SchedSection,
-    /// `synchronize()` of `complete()` when unpatching: the func stacks before the marks.
-    UnpatchSync,
-    /// `synchronize()` of `complete()` when patching: marks and func stacks before the states, and
-    /// before nops and check are freed.
-    PatchSync,
+    /// `synchronize()` of `complete()`: the targets before the states, and the address of the check
+    /// before it is freed.
+    CompleteSync,
     /// `synchronize()` of `reverse()`: switches that have seen the flag before the new target.
     ReverseSync,
     /// `synchronize()` of `update()`: the address of the new check before the old one is freed.
@@ -143,11 +147,9 @@ enum Barrier {
 use Barrier::*;
 
 const ALL: &[Barrier] = &[
-    InitStates,
-    Push,
+    Decide,
     Publish,
     Start,
-    Dependency,
     HandlerRmb,
     HandlerSection,
     SwitchAcquire,
@@ -155,8 +157,7 @@ const ALL: &[Barrier] = &[
     SchedRmb,
     CheckAcquire,
     SchedSection,
-    UnpatchSync,
-    PatchSync,
+    CompleteSync,
     ReverseSync,
     UpdateSync,
     TaskPinned,
@@ -175,13 +176,18 @@ const GARBAGE: usize = 0;
 const VALID: usize = 1;
 const FREED: usize = 2;
 
+/// The addresses of functions: the original one, that of the version that was there before, if
+/// any, and that of the version that is patched in or out. [`NULL`] is none.
+const ORIGINAL: usize = 1;
+const OLD: usize = 2;
+const NEW: usize = 3;
+
 // What is bad.
 const SAW_IDLE: &str = "the handler saw KLP_TRANSITION_IDLE";
-const PATCHED_RAN_OTHER: &str = "a patched task ran the old function";
-const UNPATCHED_RAN_OTHER: &str =
-    "an unpatched task ran the new function, or one older than the old";
+const NO_CHOICE: &str = "the handler found neither target nor choice";
+const PATCHED_RAN_OTHER: &str = "a patched task ran another function than the new one";
+const UNPATCHED_RAN_OTHER: &str = "an unpatched task ran another function than the old one";
 const GONE_FUNC: &str = "a task ran a function that was gone";
-const BAD_NODE: &str = "the handler used a node that was freed";
 const BAD_CHECK: &str = "the scheduler used ranges that were freed, or not there yet";
 const SWITCHED_TO_IDLE: &str = "a task was switched to KLP_TRANSITION_IDLE";
 const SWITCHED_TO_STALE: &str = "a task was switched to the target from before a reversal";
@@ -189,62 +195,45 @@ const PENDING_LATE: &str = "a task was pending in the end";
 const SWITCHED_BACK: &str = "a task was switched back in the end";
 const SWITCHED_LATE: &str = "a task was switched after the end";
 
-/// Why a task does nothing more.
-enum Stop {
-    /// The memory model of the kernel forbids what happened.
-    Impossible,
-    Violation(&'static str),
-}
-
-fn ensure(holds: bool, otherwise: &'static str) -> Result<(), Stop> {
+/// Ends what a task does if something bad has happened.
+fn ensure(holds: bool, otherwise: &'static str) -> Result<(), &'static str> {
     if holds {
         Ok(())
     } else {
-        Err(Stop::Violation(otherwise))
+        Err(otherwise)
     }
 }
 
-/// A pointer to a node, or NULL, with the versions of the fields that were ordered before it.
-#[derive(Clone, Copy)]
-struct Link {
-    node: usize,
-    mark: usize,
-    next: usize,
+/// What a task is, or is to be, switched to: which transition of the scenario, and which state.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Side {
+    transition: usize,
+    state: usize,
 }
 
-impl Link {
-    const fn to(node: usize) -> Link {
-        Link {
-            node,
-            mark: 0,
-            next: 0,
-        }
+impl Side {
+    fn pack(self) -> usize {
+        self.transition << 2 | self.state
     }
 
-    const fn pack(self) -> usize {
-        self.node | self.mark << 4 | self.next << 8
-    }
-
-    fn unpack(packed: usize) -> Link {
-        Link {
-            node: packed & 0xf,
-            mark: packed >> 4 & 0xf,
-            next: packed >> 8,
+    fn unpack(packed: usize) -> Side {
+        Side {
+            transition: packed >> 2,
+            state: packed & 3,
         }
     }
 }
 
-struct Node {
-    /// The mark, and above it how often it was written.
-    mark: AtomicUsize,
-    /// The node below, and above it how often the link was written.
-    next: AtomicUsize,
-    memory: AtomicUsize,
+/// What the handler reads: `Slot` of `dispatch.rs`.
+struct Slot {
+    /// The function for all tasks, or NULL.
+    target: AtomicUsize,
+    choice: [AtomicUsize; 2],
 }
 
 struct Task {
     patch_state: AtomicUsize,
-    /// The target that `TIF_PATCH_PENDING` was set for, or `IDLE` while it is clear.
+    /// The [`Side`] that `TIF_PATCH_PENDING` was set for, or `IDLE` while it is clear.
     patch_pending: AtomicUsize,
     /// Under the locks that `task_call_func()` takes.
     scheduled: Mutex<Scheduled>,
@@ -254,16 +243,18 @@ struct Scheduled {
     /// `task_curr()`
     running: bool,
     /// What the task was switched to last; of a running task, as of when it woke up.
-    side: usize,
+    side: Side,
 }
 
 /// All that the transition and the task share.
 struct Shared {
     without: &'static [Barrier],
-    /// The versions that run in `UNPATCHED` and in `PATCHED`; 0 is the original.
-    funcs: [usize; 2],
-    top: AtomicUsize,
-    nodes: [Node; 2],
+    /// The functions that run in `UNPATCHED` and in `PATCHED`, for each transition.
+    funcs: &'static [[usize; 2]],
+    /// Whether a transition is forced, so that tasks may run any function.
+    forced: bool,
+    slot: Slot,
+    /// Of [`OLD`] and [`NEW`].
     code: [AtomicUsize; 2],
     target_state: AtomicUsize,
     stack_check: AtomicUsize,
@@ -291,8 +282,14 @@ impl Shared {
         self.has(barrier).then(|| self.preempt.lock().unwrap())
     }
 
-    fn node(&self, id: usize) -> &Node {
-        &self.nodes[id - 1]
+    /// The function that tasks on that side run.
+    fn func(&self, side: Side) -> usize {
+        self.funcs[side.transition][side.state]
+    }
+
+    /// What is at the address of a function; the original one is always there.
+    fn code(&self, func: usize) -> Option<&AtomicUsize> {
+        self.code.get(func.checked_sub(OLD)?)
     }
 }
 
@@ -317,7 +314,7 @@ struct Current<'a> {
     shared: &'a Shared,
     task: &'a Task,
     /// What it was switched to last.
-    side: usize,
+    side: Side,
 }
 
 impl<'a> Current<'a> {
@@ -335,7 +332,7 @@ impl<'a> Current<'a> {
         scheduled.side = self.side;
     }
 
-    fn run(&mut self, ops: &[Op]) -> Result<(), Stop> {
+    fn run(&mut self, ops: &[Op]) -> Result<(), &'static str> {
         for op in ops {
             match op {
                 Call => self.call()?,
@@ -357,66 +354,51 @@ impl<'a> Current<'a> {
     }
 
     /// A call of the patched function.
-    fn call(&self) -> Result<(), Stop> {
+    fn call(&mut self) -> Result<(), &'static str> {
         let func = self.ftrace_handler()?;
+        if let Some(code) = self.shared.code(func) {
+            ensure(code.load(Relaxed) == VALID, GONE_FUNC)?;
+        }
         ensure(
-            func == self.shared.funcs[self.side],
-            if self.side == PATCHED {
+            self.shared.forced || func == self.shared.func(self.side),
+            if self.side.state == PATCHED {
                 PATCHED_RAN_OTHER
             } else {
                 UNPATCHED_RAN_OTHER
             },
-        )?;
-        if func != 0 {
-            ensure(self.shared.code[func - 1].load(Relaxed) == VALID, GONE_FUNC)?;
-        }
-        Ok(())
+        )
     }
 
-    /// `klp_ftrace_handler()`: returns the version to run.
-    fn ftrace_handler(&self) -> Result<usize, Stop> {
+    /// `klp_ftrace_handler()`: returns the function to run.
+    fn ftrace_handler(&mut self) -> Result<usize, &'static str> {
         let shared = self.shared;
         let _section = shared.section(HandlerSection);
 
-        let top = Link::unpack(shared.top.load(Relaxed));
-        if top.node == NULL {
-            return Ok(0);
-        }
-        let mut id = top.node;
-        let mut node = shared.node(id);
-
-        let mark = node.mark.load(Relaxed);
-        self.depend(top.mark, mark >> 1)?;
-        if mark & 1 == 1 {
+        let mut func = shared.slot.target.load(Relaxed);
+        if func == NULL {
+            // `redirect_by_task()`
             shared.fence(HandlerRmb, Acquire);
             let state = self.task.patch_state.load(Relaxed);
             ensure(state != IDLE, SAW_IDLE)?;
-            if state == UNPATCHED {
-                let next = node.next.load(Relaxed);
-                self.depend(top.next, next >> 4)?;
-                id = next & 0xf;
-                if id == NULL {
-                    return Ok(0);
-                }
-                node = shared.node(id);
-            }
+            let [unpatched, patched] = &shared.slot.choice;
+            let choice = if state == UNPATCHED {
+                unpatched
+            } else {
+                patched
+            };
+            func = choice.load(Relaxed);
+            ensure(func != NULL, NO_CHOICE)?;
         }
-
-        ensure(node.memory.load(Relaxed) == VALID, BAD_NODE)?;
-        // A nop's `new_func` is 0.
-        Ok(if shared.funcs.contains(&id) { id } else { 0 })
-    }
-
-    /// An address dependency: what is read is not older than what was published.
-    fn depend(&self, published: usize, read: usize) -> Result<(), Stop> {
-        if self.shared.has(Dependency) && read < published {
-            return Err(Stop::Impossible);
+        if !shared.has(HandlerSection) {
+            // Preempted, and what was chosen is not on the stack.
+            self.sleep();
+            *self = Self::wake(shared, 0);
         }
-        Ok(())
+        Ok(func)
     }
 
     /// `klp_update_patch_state(current)`
-    fn update_patch_state(&mut self) -> Result<(), Stop> {
+    fn update_patch_state(&mut self) -> Result<(), &'static str> {
         let shared = self.shared;
         let _section = shared.section(SwitchSection);
 
@@ -435,7 +417,7 @@ impl<'a> Current<'a> {
     }
 
     /// `__klp_sched_try_switch()`, `try_switch_current()`
-    fn sched_try_switch(&mut self) -> Result<(), Stop> {
+    fn sched_try_switch(&mut self) -> Result<(), &'static str> {
         let shared = self.shared;
         let _section = shared.section(SchedSection);
 
@@ -465,10 +447,12 @@ impl<'a> Current<'a> {
         self.switched(target, pending)
     }
 
-    fn switched(&mut self, target: usize, pending: usize) -> Result<(), Stop> {
+    /// The task was switched to `target`, when its flag was set for `pending`.
+    fn switched(&mut self, target: usize, pending: usize) -> Result<(), &'static str> {
         ensure(target != IDLE, SWITCHED_TO_IDLE)?;
-        ensure(target == pending, SWITCHED_TO_STALE)?;
-        self.side = target;
+        let pending = Side::unpack(pending);
+        ensure(target == pending.state, SWITCHED_TO_STALE)?;
+        self.side = pending;
         Ok(())
     }
 
@@ -500,18 +484,16 @@ impl<'a> Current<'a> {
 struct Core {
     shared: Arc<Shared>,
     target: usize,
-    /// How often the fields of the new node were written.
-    marks: usize,
-    links: usize,
+    /// Which one of the scenario.
+    transition: usize,
+    /// The functions of the versions on the func stack; a nop's is the original one.
+    stack: Vec<usize>,
+    /// That of the version in transition.
+    marked: Option<usize>,
     /// How many stack checks were made.
     checks: usize,
     violation: Option<&'static str>,
 }
-
-/// The node of the version that is patched in or out.
-const NEW: usize = 2;
-/// The node of the version that was there before, if any.
-const OLD: usize = 1;
 
 impl Core {
     fn ensure(&mut self, holds: bool, otherwise: &'static str) {
@@ -528,11 +510,17 @@ impl Core {
         }
     }
 
-    /// `for_each_version()`
-    fn set_marks(&mut self, mark: bool) {
-        self.marks += 1;
-        let mark = self.marks << 1 | usize::from(mark);
-        self.shared.node(NEW).mark.store(mark, Relaxed);
+    /// What tasks are switched to.
+    fn side(&self) -> Side {
+        Side {
+            transition: self.transition,
+            state: self.target,
+        }
+    }
+
+    /// The version that is patched in or out.
+    fn patch(&self) -> usize {
+        self.shared.funcs[self.transition][PATCHED]
     }
 
     /// `transition::init()`
@@ -540,44 +528,50 @@ impl Core {
         self.target = target;
         self.shared.target_state.store(target, Relaxed);
         self.for_each_task(|_, task| task.patch_state.store(target ^ 1, Relaxed));
-        self.shared.fence(InitStates, Release);
-        self.set_marks(true);
+        self.set_transition(true);
+    }
+
+    /// `stack::set_transition()`
+    fn set_transition(&mut self, transition: bool) {
+        let patch = self.patch();
+        self.marked = transition.then_some(patch);
+        if self.stack.contains(&patch) {
+            self.update_slot();
+        }
     }
 
     /// `FuncStack::push()`
     fn push(&mut self) {
-        let shared = &self.shared;
-        let below = Link::unpack(shared.top.load(Relaxed));
-        self.links += 1;
-        let next = below.node | self.links << 4;
-        shared.node(NEW).next.store(next, Relaxed);
-        let (ordering, mark, next) = if shared.has(Push) {
-            (Release, self.marks, self.links)
-        } else {
-            (Relaxed, 0, 0)
-        };
-        let link = Link {
-            node: NEW,
-            mark,
-            next,
-        };
-        shared.top.store(link.pack(), ordering);
+        self.stack.push(self.patch());
+        self.update_slot();
     }
 
     /// `FuncStack::remove()`
-    fn remove(&mut self, id: usize) {
-        let shared = &self.shared;
-        let below = shared.node(id).next.load(Relaxed) & 0xf;
-        let top = Link::unpack(shared.top.load(Relaxed));
-        if top.node == id {
-            shared.top.store(Link::to(below).pack(), Relaxed);
+    fn remove(&mut self, version: usize) {
+        self.stack.retain(|&other| other != version);
+        self.update_slot();
+    }
+
+    /// `FuncStack::update()`
+    fn update_slot(&self) {
+        let mut versions = self.stack.iter().rev().copied();
+        let top = versions.next();
+        let target = top.unwrap_or(ORIGINAL);
+        if top.is_some() && top == self.marked {
+            self.decide_by_task([versions.next().unwrap_or(ORIGINAL), target]);
         } else {
-            self.links += 1;
-            shared
-                .node(top.node)
-                .next
-                .store(below | self.links << 4, Relaxed);
+            self.shared.slot.target.store(target, Relaxed);
         }
+    }
+
+    /// `FuncStack::decide_by_task()`
+    fn decide_by_task(&self, choices: [usize; 2]) {
+        let slot = &self.shared.slot;
+        for (choice, func) in slot.choice.iter().zip(choices) {
+            choice.store(func, Relaxed);
+        }
+        self.shared.fence(Decide, Release);
+        slot.target.store(NULL, Relaxed);
     }
 
     /// `StackCheck::new()` and `publish()`: returns what was published before.
@@ -608,10 +602,10 @@ impl Core {
         let old = self.publish(true);
         self.free_check(old);
         self.shared.fence(Start, Release);
-        let target = self.target;
+        let side = self.side();
         self.for_each_task(|_, task| {
-            if task.patch_state.load(Relaxed) != target {
-                task.patch_pending.swap(target, Relaxed);
+            if task.patch_state.load(Relaxed) != side.state {
+                task.patch_pending.swap(side.pack(), Relaxed);
             }
         });
     }
@@ -641,6 +635,17 @@ impl Core {
         self.start();
     }
 
+    /// `transition::force()`
+    fn force(&mut self) {
+        let side = self.side();
+        self.for_each_task(|_, task| {
+            // `klp_update_patch_state()`, in no section of the task's CPU
+            if task.patch_pending.swap(IDLE, Acquire) != IDLE {
+                task.patch_state.store(side.state, Relaxed);
+            }
+        });
+    }
+
     /// `try_complete()`, until all tasks are switched, and `complete()`
     fn complete(&mut self) {
         while !self.switch_tasks() {
@@ -652,9 +657,9 @@ impl Core {
     /// `switch_tasks()`
     fn switch_tasks(&mut self) -> bool {
         let mut complete = true;
-        let target = self.target;
+        let side = self.side();
         self.for_each_task(|this, task| {
-            if task.patch_state.load(Relaxed) == target {
+            if task.patch_state.load(Relaxed) == side.state {
                 return;
             }
             // `task_call_func()`, which fails for a task that is running
@@ -664,36 +669,33 @@ impl Core {
                 return;
             }
             task.patch_pending.swap(IDLE, Relaxed);
-            task.patch_state.store(target, Relaxed);
-            scheduled.side = target;
+            task.patch_state.store(side.state, Relaxed);
+            scheduled.side = side;
         });
         complete
     }
 
     /// `complete()`, and what becomes of the functions that are not needed any more
     fn finish(&mut self) {
-        let patching = self.target == PATCHED;
-        let replace = self.shared.funcs[PATCHED] == 0;
-        if !patching {
-            self.remove(NEW);
-        } else if replace {
-            self.remove(OLD);
-            // The nop.
-            self.remove(NEW);
+        let patch = self.patch();
+        let mut gone = Vec::new();
+        if self.target == UNPATCHED {
+            gone.push(patch);
+            self.remove(patch);
+            self.set_transition(false);
+        } else {
+            self.set_transition(false);
+            if patch == ORIGINAL {
+                // All that were replaced, then the nop.
+                gone.extend(self.stack.iter().copied().filter(|&func| func != patch));
+                for &func in &gone {
+                    self.remove(func);
+                }
+                self.remove(patch);
+            }
         }
         let check = self.publish(false);
-        if !patching {
-            self.synchronize(UnpatchSync);
-        }
-        self.set_marks(false);
-        if patching {
-            self.synchronize(PatchSync);
-        }
-        let shared = self.shared.clone();
-        if patching && replace {
-            // `drop_nops()`
-            shared.node(NEW).memory.store(FREED, Relaxed);
-        }
+        self.synchronize(CompleteSync);
         self.free_check(check);
 
         let target = self.target;
@@ -704,27 +706,26 @@ impl Core {
             let state = task.patch_state.swap(IDLE, Relaxed);
             this.ensure(state == target, SWITCHED_BACK);
         });
-        shared.target_state.store(IDLE, Relaxed);
+        self.shared.target_state.store(IDLE, Relaxed);
 
-        // `free_async()`
-        let freed = match (patching, replace) {
-            (true, false) => return,
-            (true, true) => OLD,
-            (false, _) => NEW,
-        };
-        shared.node(freed).memory.store(FREED, Relaxed);
-        shared.code[freed - 1].store(FREED, Relaxed);
+        // `free_async()`, which keeps the modules of what was forced
+        for func in gone.into_iter().filter(|_| !self.shared.forced) {
+            if let Some(code) = self.shared.code(func) {
+                code.store(FREED, Relaxed);
+            }
+        }
     }
 }
 
 /// What happens in one model.
 struct Scenario {
-    /// The versions that run in `UNPATCHED` and in `PATCHED`.
-    funcs: [usize; 2],
-    /// Whether the new version is on its func stack in the beginning.
-    patched: bool,
+    /// The functions that run in `UNPATCHED` and in `PATCHED`, for each transition.
+    funcs: &'static [[usize; 2]],
+    /// The func stack in the beginning.
+    stack: &'static [usize],
     core: fn(&mut Core),
     task: &'static [Op],
+    forced: bool,
 }
 
 /// `klp_enable_patch()`
@@ -741,23 +742,25 @@ fn disable(core: &mut Core) {
 }
 
 const ENABLE: Scenario = Scenario {
-    funcs: [OLD, NEW],
-    patched: false,
+    funcs: &[[OLD, NEW]],
+    stack: &[OLD],
     core: |core| {
         enable(core);
         core.complete();
     },
     task: &[Call, Exit, Call],
+    forced: false,
 };
 
 const DISABLE: Scenario = Scenario {
-    funcs: [OLD, NEW],
-    patched: true,
+    funcs: &[[OLD, NEW]],
+    stack: &[OLD, NEW],
     core: |core| {
         disable(core);
         core.complete();
     },
     task: &[Call, Exit, Call],
+    forced: false,
 };
 
 const REVERSE_ENABLE: Scenario = Scenario {
@@ -808,7 +811,28 @@ const UPDATE: Scenario = Scenario {
 
 /// A livepatch with a nop for the function replaces the old one.
 const REPLACE: Scenario = Scenario {
-    funcs: [OLD, 0],
+    funcs: &[[OLD, ORIGINAL]],
+    ..ENABLE
+};
+
+/// The first livepatch of the function comes and goes.
+const FIRST: Scenario = Scenario {
+    funcs: &[[ORIGINAL, NEW]],
+    stack: &[],
+    ..ENABLE_DISABLE
+};
+
+/// Two transitions with other choices.
+const NEXT: Scenario = Scenario {
+    funcs: &[[OLD, NEW], [NEW, ORIGINAL]],
+    core: |core| {
+        enable(core);
+        core.complete();
+        core.transition = 1;
+        enable(core);
+        core.complete();
+    },
+    task: &[Exit, Call, Exit, Call],
     ..ENABLE
 };
 
@@ -819,6 +843,17 @@ const SLEEP: Scenario = Scenario {
 
 const FORK: Scenario = Scenario {
     task: &[Fork, Call, Exit],
+    ..ENABLE
+};
+
+const FORCE: Scenario = Scenario {
+    core: |core| {
+        enable(core);
+        core.force();
+        core.complete();
+    },
+    task: &[Call, Schedule, Exit, Call],
+    forced: true,
     ..ENABLE
 };
 
@@ -856,8 +891,11 @@ const SCENARIOS: &[Scenario] = &[
     SCHED_REVERSE,
     UPDATE,
     REPLACE,
+    FIRST,
+    NEXT,
     SLEEP,
     FORK,
+    FORCE,
     CANCEL,
     ENABLE_DISABLE,
 ];
@@ -866,21 +904,30 @@ const SCENARIOS: &[Scenario] = &[
 const PREEMPTIONS: usize = 3;
 
 impl Scenario {
-    /// Explores the executions without some barriers until one is bad, and returns in what way.
-    fn explore(&self, without: &'static [Barrier]) -> Option<&'static str> {
+    /// Explores the executions without some barriers until one is bad, in the way that is looked for
+    /// or in any, and returns in what way.
+    fn explore(
+        &self,
+        without: &'static [Barrier],
+        wanted: Option<&'static str>,
+    ) -> Option<&'static str> {
         let found = std::sync::Arc::new(std::sync::Mutex::new(None));
         let mut builder = Builder::new();
         builder.preemption_bound = builder.preemption_bound.or(Some(PREEMPTIONS));
         let Scenario {
             funcs,
-            patched,
+            stack,
             core,
             task,
+            forced,
         } = *self;
         let execute = {
             let found = found.clone();
             move || {
-                let violation = execute(Shared::new(without, funcs, patched), core, task);
+                let shared = Shared::new(without, funcs, stack, forced);
+                let violation = execute(shared, stack, core, task);
+                let violation =
+                    violation.filter(|violation| wanted.is_none_or(|wanted| wanted == *violation));
                 if let Some(violation) = violation {
                     *found.lock().unwrap() = Some(violation);
                     // There is no other way to stop. All threads have ended.
@@ -899,28 +946,35 @@ impl Scenario {
 }
 
 impl Shared {
-    fn new(without: &'static [Barrier], funcs: [usize; 2], patched: bool) -> Self {
-        let node = |next: usize| Node {
-            mark: AtomicUsize::new(0),
-            next: AtomicUsize::new(next),
-            memory: AtomicUsize::new(VALID),
-        };
+    fn new(
+        without: &'static [Barrier],
+        funcs: &'static [[usize; 2]],
+        stack: &[usize],
+        forced: bool,
+    ) -> Self {
+        let top = stack.last().copied().unwrap_or(ORIGINAL);
+        let state = usize::from(funcs[0][PATCHED] == top);
         let task = || Task {
             patch_state: AtomicUsize::new(IDLE),
             patch_pending: AtomicUsize::new(IDLE),
             scheduled: Mutex::new(Scheduled {
                 running: false,
-                side: if patched { PATCHED } else { UNPATCHED },
+                side: Side {
+                    transition: 0,
+                    state,
+                },
             }),
         };
         let valid = || AtomicUsize::new(VALID);
         let garbage = || AtomicUsize::new(GARBAGE);
-        let (top, below_new) = if patched { (NEW, OLD) } else { (OLD, NULL) };
         Self {
             without,
             funcs,
-            top: AtomicUsize::new(Link::to(top).pack()),
-            nodes: [node(NULL), node(below_new)],
+            forced,
+            slot: Slot {
+                target: AtomicUsize::new(top),
+                choice: [AtomicUsize::new(NULL), AtomicUsize::new(NULL)],
+            },
             code: [valid(), valid()],
             target_state: AtomicUsize::new(IDLE),
             stack_check: AtomicUsize::new(NULL),
@@ -933,7 +987,12 @@ impl Shared {
 }
 
 /// One execution. Returns what was bad about it.
-fn execute(shared: Shared, core: fn(&mut Core), ops: &'static [Op]) -> Option<&'static str> {
+fn execute(
+    shared: Shared,
+    stack: &[usize],
+    core: fn(&mut Core),
+    ops: &'static [Op],
+) -> Option<&'static str> {
     let shared = Arc::new(shared);
     let cpu = shared.clone();
     let cpu = thread::spawn(move || {
@@ -941,16 +1000,14 @@ fn execute(shared: Shared, core: fn(&mut Core), ops: &'static [Op]) -> Option<&'
         let result = current.run(ops);
         // For ever, so that others can switch it.
         current.sleep();
-        match result {
-            Err(Stop::Violation(violation)) => Some(violation),
-            Err(Stop::Impossible) | Ok(()) => None,
-        }
+        result.err()
     });
     let mut this = Core {
         shared,
         target: IDLE,
-        marks: 0,
-        links: 0,
+        transition: 0,
+        stack: stack.to_vec(),
+        marked: None,
         checks: 0,
         violation: None,
     };
@@ -965,7 +1022,7 @@ fn execute(shared: Shared, core: fn(&mut Core), ops: &'static [Op]) -> Option<&'
 
 fn explore_all(without: &'static [Barrier]) {
     for (index, scenario) in SCENARIOS.iter().enumerate() {
-        assert_eq!(scenario.explore(without), None, "SCENARIOS[{index}]");
+        assert_eq!(scenario.explore(without, None), None, "SCENARIOS[{index}]");
     }
 }
 
@@ -980,7 +1037,7 @@ macro_rules! needed {
         $(
             #[test]
             fn $name() {
-                assert_eq!($scenario.explore(&[$barrier]), Some($violation));
+                assert_eq!($scenario.explore(&[$barrier], Some($violation)), Some($violation));
             }
         )*
 
@@ -989,27 +1046,31 @@ macro_rules! needed {
 }
 
 needed! {
-    without_init_states: InitStates, DISABLE => SAW_IDLE;
-    without_push: Push, ENABLE => UNPATCHED_RAN_OTHER;
+    without_decide: Decide, DISABLE => SAW_IDLE;
+    without_decide_of_choices: Decide, ENABLE => NO_CHOICE;
+    without_decide_next: Decide, NEXT => PATCHED_RAN_OTHER;
     without_publish: Publish, UPDATE => BAD_CHECK;
     without_start: Start, ENABLE => PATCHED_RAN_OTHER;
     without_start_after_disable: Start, DISABLE => UNPATCHED_RAN_OTHER;
     without_start_after_check: Start, SCHED_REVERSE => BAD_CHECK;
-    without_dependency: Dependency, ENABLE => UNPATCHED_RAN_OTHER;
     without_handler_rmb: HandlerRmb, DISABLE => SAW_IDLE;
+    without_handler_rmb_of_choices: HandlerRmb, ENABLE => NO_CHOICE;
     without_handler_section: HandlerSection, ENABLE => SAW_IDLE;
-    without_handler_section_of_nop: HandlerSection, REPLACE => BAD_NODE;
+    without_handler_section_of_old: HandlerSection, ENABLE => PATCHED_RAN_OTHER;
+    without_handler_section_of_gone: HandlerSection, REPLACE => GONE_FUNC;
     without_switch_acquire: SwitchAcquire, ENABLE => SWITCHED_TO_IDLE;
     without_switch_section: SwitchSection, REVERSE_ENABLE => PATCHED_RAN_OTHER;
     without_sched_rmb: SchedRmb, SCHED_REVERSE => BAD_CHECK;
     without_check_acquire: CheckAcquire, UPDATE => BAD_CHECK;
     without_sched_section: SchedSection, UPDATE => BAD_CHECK;
-    without_unpatch_sync: UnpatchSync, DISABLE => SAW_IDLE;
-    without_patch_sync: PatchSync, ENABLE => SAW_IDLE;
-    without_patch_sync_of_nop: PatchSync, REPLACE => BAD_NODE;
+    without_complete_sync: CompleteSync, ENABLE => SAW_IDLE;
+    without_complete_sync_of_disable: CompleteSync, DISABLE => SAW_IDLE;
+    without_complete_sync_of_check: CompleteSync, FORCE => BAD_CHECK;
+    without_complete_sync_next: CompleteSync, NEXT => SAW_IDLE;
     without_reverse_sync: ReverseSync, REVERSE_ENABLE => SWITCHED_BACK;
     without_update_sync: UpdateSync, UPDATE => BAD_CHECK;
     without_task_pinned: TaskPinned, ENABLE => UNPATCHED_RAN_OTHER;
+    without_task_pinned_of_gone: TaskPinned, REPLACE => GONE_FUNC;
     without_fork_locked: ForkLocked, FORK => SWITCHED_LATE;
 }
 
