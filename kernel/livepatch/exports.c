@@ -2,8 +2,8 @@
 /*
  * The part of the livepatch core that Rust cannot express: the symbols that
  * livepatch modules link against, a per-CPU buffer, a statically initialized
- * lock, an allocation with the caller's flags, a warning with a text, and a
- * parameter that can be read.
+ * lock, an allocation with the caller's flags, a warning with a text, and
+ * parameters.
  */
 
 #include <linux/bug.h>
@@ -50,6 +50,42 @@ void klp_shadow_warn_duplicate(void *obj, unsigned long id)
 {
 	WARN(1, "Duplicate shadow variable <%p, %lx>\n", obj, id);
 }
+
+/* KLP_PARAM_SUPERSEDES(): the parameter of a livepatch's own module. */
+static struct kparam_array klp_supersedes_array(struct klp_patch *patch)
+{
+	return (struct kparam_array) {
+		.max = ARRAY_SIZE(patch->param_supersedes),
+		.elemsize = sizeof(patch->param_supersedes[0]),
+		.num = &patch->nr_param_supersedes,
+		.ops = &param_ops_uint,
+		.elem = patch->param_supersedes,
+	};
+}
+
+static int klp_supersedes_set(const char *val, const struct kernel_param *kp)
+{
+	const struct kparam_array array = klp_supersedes_array(kp->arg);
+	struct kernel_param param = *kp;
+
+	param.arr = &array;
+	return param_array_ops.set(val, &param);
+}
+
+static int klp_supersedes_get(char *buffer, const struct kernel_param *kp)
+{
+	const struct kparam_array array = klp_supersedes_array(kp->arg);
+	struct kernel_param param = *kp;
+
+	param.arr = &array;
+	return param_array_ops.get(buffer, &param);
+}
+
+const struct kernel_param_ops klp_supersedes_param_ops = {
+	.set = klp_supersedes_set,
+	.get = klp_supersedes_get,
+};
+EXPORT_SYMBOL_GPL(klp_supersedes_param_ops);
 
 bool klp_strict_replace_sets;
 module_param_named(strict_replace_sets, klp_strict_replace_sets, bool, 0444);

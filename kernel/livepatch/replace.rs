@@ -59,8 +59,8 @@ impl SetSpec {
     ///
     /// # Safety
     ///
-    /// `supersedes` and `param_supersedes` must be NULL or valid: for as many entries as are said
-    /// to be there or, for `supersedes` without a number, up to a 0 or [`MAX_SUPERSEDES`] + 1.
+    /// `supersedes` must be NULL or valid: for as many entries as are said to be there or, without
+    /// a number, up to a 0 or [`MAX_SUPERSEDES`] + 1.
     pub(crate) unsafe fn parse(name: &CStr, patch: &bindings::klp_patch) -> Result<Self> {
         // SAFETY: Both names of each are of the same type.
         let (own, list, count) = unsafe {
@@ -70,25 +70,26 @@ impl SetSpec {
                 patch.__bindgen_anon_3.nr_supersedes,
             )
         };
-        let (param, param_count) = (patch.param_supersedes, patch.nr_param_supersedes);
+        let (param, param_count) = (&patch.param_supersedes, patch.nr_param_supersedes);
         let mut supersedes = KVec::new();
         if !list.is_null() && count == 0 {
             // SAFETY: By the caller's promise.
             unsafe { read_terminated(name, list, &mut supersedes) }?;
         } else {
             // SAFETY: By the caller's promise.
-            unsafe { read_counted(name, c"supersedes", list, count, &mut supersedes) }?;
+            unsafe { read_counted(name, list, count, &mut supersedes) }?;
         }
-        // SAFETY: By the caller's promise.
-        unsafe {
-            read_counted(
+        // CAST: To a type that is no smaller.
+        let Some(param) = param.get(..param_count as usize) else {
+            pr_err!(
+                "livepatch '{}': param_supersedes has {} sets, more than {}\n",
                 name,
-                c"param_supersedes",
-                param,
                 param_count,
-                &mut supersedes,
-            )
-        }?;
+                param.len()
+            );
+            return Err(EINVAL);
+        };
+        add(name, param, &mut supersedes)?;
 
         let asked = Asked {
             scoped: patch.scoped,
@@ -139,18 +140,12 @@ impl SetSpec {
     }
 }
 
-/// Adds `count` sets of `list`, which the descriptor calls `field`, to `out`.
+/// Adds `count` sets of `list` to `out`.
 ///
 /// # Safety
 ///
 /// `list` must be NULL or valid for that many.
-unsafe fn read_counted(
-    name: &CStr,
-    field: &CStr,
-    list: *const u32,
-    count: u32,
-    out: &mut KVec<u32>,
-) -> Result {
+unsafe fn read_counted(name: &CStr, list: *const u32, count: u32, out: &mut KVec<u32>) -> Result {
     if count == 0 {
         return Ok(());
     }
@@ -158,25 +153,39 @@ unsafe fn read_counted(
     let count = count as usize;
     if list.is_null() {
         pr_err!(
-            "livepatch '{}': {} should have {} sets, but is NULL\n",
+            "livepatch '{}': supersedes should have {} sets, but is NULL\n",
             name,
-            field,
             count
         );
         return Err(EINVAL);
     }
-    let sum = out.len().saturating_add(count);
-    if sum > MAX_SUPERSEDES {
-        pr_err!(
-            "livepatch '{}' supersedes {} sets, more than {}\n",
-            name,
-            sum,
-            MAX_SUPERSEDES
-        );
-        return Err(EINVAL);
+    if count > MAX_SUPERSEDES {
+        return too_many(name, count);
     }
     // SAFETY: By the caller's promise.
-    let list = unsafe { core::slice::from_raw_parts(list, count) };
+    add(
+        name,
+        unsafe { core::slice::from_raw_parts(list, count) },
+        out,
+    )
+}
+
+fn too_many(name: &CStr, count: usize) -> Result {
+    pr_err!(
+        "livepatch '{}' supersedes {} sets, more than {}\n",
+        name,
+        count,
+        MAX_SUPERSEDES
+    );
+    Err(EINVAL)
+}
+
+/// Adds `list` to `out`.
+fn add(name: &CStr, list: &[u32], out: &mut KVec<u32>) -> Result {
+    let sum = out.len().saturating_add(list.len());
+    if sum > MAX_SUPERSEDES {
+        return too_many(name, sum);
+    }
     out.extend_from_slice(list, GFP_KERNEL)?;
     Ok(())
 }

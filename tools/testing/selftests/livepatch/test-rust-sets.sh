@@ -432,8 +432,8 @@ wrong 1 " supersedes 257 sets, more than 256" set=1 "vmlinux=$C" list=too_long
 wrong 1 ": supersedes has neither a number of sets nor a 0 behind the first 256" \
 	set=1 "vmlinux=$C" list=unterminated
 wrong 1 ": supersedes should have 3 sets, but is NULL" set=1 "vmlinux=$C" list=null
-wrong 1 ": param_supersedes should have 3 sets, but is NULL" \
-	set=1 "vmlinux=$C" list=param_null
+wrong 1 ": param_supersedes has 33 sets, more than 32" \
+	set=1 "vmlinux=$C" list=param_too_many
 wrong 1 " supersedes 257 sets, more than 256" set=1 "vmlinux=$C" list=longest supersedes=1
 run - - - - -
 on 1 set=1 "vmlinux=$C" list=longest

@@ -136,8 +136,8 @@ static int add_list(void)
 		patch.supersedes = evicts;
 	} else if (!strcmp(list, "null")) {
 		patch.nr_supersedes = 3;
-	} else if (!strcmp(list, "param_null")) {
-		patch.nr_param_supersedes = 3;
+	} else if (!strcmp(list, "param_too_many")) {
+		patch.nr_param_supersedes = KLP_MAX_PARAM_SUPERSEDES + 1;
 	} else if (!strcmp(list, "too_long") || !strcmp(list, "longest") ||
 		   !strcmp(list, "unterminated") || !strcmp(list, "longest_terminated")) {
 		for (i = 0; i < ARRAY_SIZE(evicts); i++)
