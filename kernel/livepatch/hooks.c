@@ -93,9 +93,8 @@ void klp_update_patch_state(struct task_struct *task)
 
 	/*
 	 * The atomic is a full barrier: it orders the flag before the read of
-	 * klp_target_state, and before later reads of func stacks and their
-	 * transition marks in klp_ftrace_handler().  Pairs with the smp_wmb()
-	 * of transition::start().
+	 * klp_target_state, and before what klp_ftrace_handler() reads later.
+	 * Pairs with the smp_wmb() of transition::start().
 	 */
 	if (test_and_clear_tsk_thread_flag(task, TIF_PATCH_PENDING))
 		task->patch_state = READ_ONCE(klp_target_state);

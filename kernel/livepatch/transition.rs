@@ -11,11 +11,12 @@
 //!
 //! # Ordering
 //!
-//! [`init()`] writes, each before the next: the states of all tasks and the target state; the marks
-//! of the funcs; the func stacks (when patching). [`start`] publishes the ranges and, behind a write
-//! barrier, sets `TIF_PATCH_PENDING`. Readers go the other way: the handler reads the func stack,
-//! the mark, its task's state; switching a task reads the flag, then the target state and the
-//! ranges. `scripts/host-tests` has a model of this, which fails without any one barrier.
+//! [`init()`] writes the states of all tasks and the target state. Then the handler is told, for
+//! each function, what the task's state is to choose from and, behind a write barrier, that it
+//! does ([`stack`]). [`start`] publishes the ranges and, behind another one, sets
+//! `TIF_PATCH_PENDING`. Readers go the other way: the handler reads whether it is to choose, then
+//! the choices and its task's state; switching a task reads the flag, then the target state and
+//! the ranges. `scripts/host-tests` has a model of this, which fails without any one barrier.
 
 use crate::{
     control as klp,
@@ -305,7 +306,7 @@ pub(crate) fn start(locked: &mut Locked, check: KBox<StackCheck>) {
     // TIF_PATCH_PENDING is what lets others look, behind the new one.
     drop(StackCheck::publish(Some(check)));
 
-    // Order the target, the marks, the func stacks and the check before TIF_PATCH_PENDING. Pairs
+    // Order the target, what the handler was told and the check before TIF_PATCH_PENDING. Pairs
     // with the atomic of klp_update_patch_state() and the smp_rmb() of __klp_sched_try_switch().
     smp_mb(barrier::Write);
 

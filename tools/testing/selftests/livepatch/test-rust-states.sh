@@ -445,8 +445,10 @@ $(refused $A states=10:quiet,10 "livepatch '$A': state 10 is there twice")
 $(refused $A states=10:dtor "livepatch '$A': state 10 has a shadow_dtor but is not is_shadow")
 $(refused $A types=20,20 "livepatch '$A': shadow type 20 is there twice")
 $(refused $A types=0 "livepatch '$A': a shadow type has the id 0")
-$(refused $A "states=10 types=10" "livepatch '$A': 10 is a shadow type and a state that is not is_shadow")
-$(refused $A "states=10 object_types=10" "livepatch '$A': 10 is a shadow type and a state that is not is_shadow")
+$(refused $A "states=10 types=10" \
+"livepatch '$A': 10 is a shadow type and a state that is not is_shadow")
+$(refused $A "states=10 object_types=10" \
+"livepatch '$A': 10 is a shadow type and a state that is not is_shadow")
 $(refused $A "states=10:$(printf %064d 0)" "livepatch '$A': the name of state 10 is too long")"
 
 
@@ -474,14 +476,16 @@ $A: pre_patch of state 13" \
 "$A: post_patch of state 10
 $A: post_patch of state 11
 $A: post_patch of state 13")
-$(refused $B states=10:other "livepatch '$B' calls state 10 (vendor) of livepatch '$A' by another name" +)
+$(refused $B states=10:other \
+"livepatch '$B' calls state 10 (vendor) of livepatch '$A' by another name" +)
 % insmod test_modules/$B.ko states=11=1
 livepatch: Livepatch patch ($B) is not compatible with the already installed livepatches.
 insmod: ERROR: could not insert module test_modules/$B.ko: Invalid parameters
 $(refused $B states=10:quiet "livepatch '$B' does not manage state 10 (vendor) of livepatch '$A'" +)
 $(refused $B states=10:shadow "$SHADOW 10 (vendor)" +)
 $(refused $B types=10 "$SHADOW 10 (vendor)" +)
-$(refused $B states=13:quiet:name "livepatches '$B' and '$A' do not agree in which callbacks state 13 has" +)
+$(refused $B states=13:quiet:name \
+"livepatches '$B' and '$A' do not agree in which callbacks state 13 has" +)
 $(refused $B object_types=13 "$SHADOW 13" +)
 $(enabling $B states=10,11)
 $(disabling $B)
