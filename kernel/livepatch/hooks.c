@@ -71,10 +71,14 @@ void klp_set_sched_try_switch(bool enable)
  * Called from copy_process() under tasklist_lock: bring the child in line with
  * its parent, which may have been switched since its thread flags were copied.
  * Neither klp_update_patch_state() nor __klp_sched_try_switch() can interfere,
- * the parent is current.
+ * the parent is current.  Nor can the core, which walks over all tasks without
+ * tasklist_lock: it switches no task that is running, and with preemption
+ * disabled (which the lock does not do on PREEMPT_RT) the parent is.
  */
 void klp_copy_process(struct task_struct *child)
 {
+	guard(preempt)();
+
 	if (test_tsk_thread_flag(current, TIF_PATCH_PENDING))
 		set_tsk_thread_flag(child, TIF_PATCH_PENDING);
 	else

@@ -42,7 +42,12 @@ pub(crate) fn normalise(ranges: &mut [Range]) -> usize {
 }
 
 /// Returns the range that contains `addr`. `ranges` must be [normalised](normalise).
+///
+/// Most addresses are outside of all ranges, as when these are functions of a module.
 pub(crate) fn find(ranges: &[Range], addr: usize) -> Option<&Range> {
+    if addr < ranges.first()?.start || addr >= ranges.last()?.end {
+        return None;
+    }
     let after = ranges.partition_point(|range| range.start <= addr);
     let range = ranges.get(after.checked_sub(1)?)?;
     (addr < range.end).then_some(range)

@@ -330,7 +330,7 @@ enum Obstacle<'a> {
 
 /// Switches `task` if none of the functions to leave is on its stack.
 ///
-/// The task must be current, with preemption disabled, or be kept from running.
+/// The task must be current or be kept from running, and preemption be disabled.
 fn check_and_switch<'a>(
     task: &Task,
     is_current: bool,
@@ -351,32 +351,34 @@ fn check_and_switch<'a>(
     Ok(())
 }
 
-/// Switches `task` if that is safe now. Returns whether it is, or was already, switched.
+/// Switches `task`, whatever it is doing, if that is safe now. Returns whether it is, or was
+/// already, switched.
+///
+/// Interrupts are off only while the stack is checked.
+#[inline]
 fn try_switch(task: &Task, target: c_int, check: &StackCheck) -> bool {
-    if task.patch_state() == target {
-        return true;
-    }
+    task.patch_state() == target || try_switch_pinned(task, target, check)
+}
+
+fn try_switch_pinned(task: &Task, target: c_int, check: &StackCheck) -> bool {
     // Tasks then switch when they leave the kernel only.
     if !stacktrace::RELIABLE {
         return false;
     }
-
+    let is_current = core::ptr::eq(task.as_ptr(), Task::current_raw());
     let mut result = Ok(());
-    if core::ptr::eq(task.as_ptr(), Task::current_raw()) {
-        result = check_and_switch(task, true, target, check);
-    } else {
-        let called = task.call_pinned(|task| {
-            result = check_and_switch(task, false, target, check);
-            0
-        });
-        if let Err(err) = to_result(called) {
-            result = Err(Obstacle::Other(err));
-        }
+    let called = task.call_pinned(|task| {
+        result = check_and_switch(task, is_current, target, check);
+        0
+    });
+    if let Err(err) = to_result(called) {
+        result = Err(Obstacle::Other(err));
     }
+    result.map_err(|obstacle| report(task, &obstacle)).is_ok()
+}
 
-    let Err(obstacle) = result else {
-        return true;
-    };
+/// Prints why `task` was not switched.
+fn report(task: &Task, obstacle: &Obstacle<'_>) {
     let comm = task.comm();
     let comm = comm.split(|&byte| byte == 0).next().unwrap_or_default();
     let (comm, pid) = (BStr::from_bytes(comm), task.pid());
@@ -408,7 +410,6 @@ fn try_switch(task: &Task, target: c_int, check: &StackCheck) -> bool {
             pid
         ),
     }
-    false
 }
 
 /// Switches the current task if that is safe now.
@@ -423,7 +424,13 @@ pub(crate) fn try_switch_current() {
     }
     // SAFETY: What was published is freed only after a wait for sections like this one.
     let check = unsafe { &*check };
-    try_switch(kernel::current!(), target_state().load(Relaxed), check);
+    let (task, target) = (kernel::current!(), target_state().load(Relaxed));
+    if !stacktrace::RELIABLE || task.patch_state() == target {
+        return;
+    }
+    if let Err(obstacle) = check_and_switch(task, true, target, check) {
+        report(task, &obstacle);
+    }
 }
 
 /// Tries to switch all tasks that are left. Ends the transition if none remains, else asks to be
@@ -458,9 +465,7 @@ fn switch_tasks(target: c_int) -> bool {
     // SAFETY: Only freed under the mutex, which is held.
     let check = unsafe { &*check };
     let mut complete = true;
-    ReadGuard::new().for_each_thread(|task| {
-        complete &= try_switch(task, target, check);
-    });
+    let walked = tasklist::for_each_thread_rcu(|task| complete &= try_switch(task, target, check));
 
     let cpus = CpusReadGuard::new();
     tasklist::for_each_idle(|cpu, task| {
@@ -476,7 +481,11 @@ fn switch_tasks(target: c_int) -> bool {
             task.set_patch_state(target);
         }
     });
-    complete
+    drop(cpus);
+
+    // The walk can miss a thread that was forked, or whose process was replaced by exec, behind it.
+    // Threads forked from now on inherit the target from their parents.
+    walked.is_ok() && complete && ReadGuard::new().all_threads(|task| task.patch_state() == target)
 }
 
 /// The work that tries again.
@@ -538,7 +547,8 @@ fn send_signals(tries: u32) {
     if tries == SIGNALS_TIMEOUT {
         pr_notice!("signaling remaining tasks\n");
     }
-    ReadGuard::new().for_each_thread(|task| {
+    // Who is missed is poked the next time.
+    let _ = tasklist::for_each_thread_rcu(|task| {
         if !task.patch_pending() {
             return;
         }

@@ -2,6 +2,8 @@
 
 #include <linux/cpuhplock.h>
 #include <linux/livepatch.h>
+#include <linux/pid.h>
+#include <linux/sched.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
 #include <linux/trace_recursion.h>
@@ -32,12 +34,6 @@ __rust_helper void rust_helper_clear_tsk_thread_flag(struct task_struct *tsk,
 	clear_tsk_thread_flag(tsk, flag);
 }
 
-__rust_helper int rust_helper_test_tsk_thread_flag(struct task_struct *tsk,
-						   int flag)
-{
-	return test_tsk_thread_flag(tsk, flag);
-}
-
 __rust_helper void rust_helper_set_notify_signal(struct task_struct *task)
 {
 	set_notify_signal(task);
@@ -51,6 +47,21 @@ __rust_helper void rust_helper_read_lock(rwlock_t *lock)
 __rust_helper void rust_helper_read_unlock(rwlock_t *lock)
 {
 	read_unlock(lock);
+}
+
+__rust_helper void rust_helper_cond_resched(void)
+{
+	cond_resched();
+}
+
+__rust_helper int rust_helper_pid_alive(const struct task_struct *p)
+{
+	return pid_alive(p);
+}
+
+__rust_helper bool rust_helper_thread_group_leader(struct task_struct *p)
+{
+	return thread_group_leader(p);
 }
 
 #ifndef CONFIG_HOTPLUG_CPU

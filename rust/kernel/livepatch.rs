@@ -14,10 +14,6 @@ use crate::{
         c_uint,
         c_void, //
     },
-    sync::atomic::{
-        ordering::Relaxed,
-        Atomic, //
-    },
     task::Task, //
 };
 
@@ -66,31 +62,33 @@ const _: () = {
     assert!(offset_of!(bindings::task_struct, flags) == bindings::TASK_STRUCT_FLAGS);
     assert!(offset_of!(bindings::task_struct, comm) == bindings::TASK_STRUCT_COMM);
     assert!(offset_of!(bindings::task_struct, pid) == bindings::TASK_STRUCT_PID);
+    // `CONFIG_THREAD_INFO_IN_TASK`, which the architectures with livepatching select, wants it
+    // first.
+    assert!(offset_of!(bindings::task_struct, thread_info) == 0);
 };
-
-fn state_of(task: &Task) -> &Atomic<i32> {
-    // SAFETY: A `&Task` is valid, and all accesses to `patch_state` that may be concurrent are
-    // single loads and stores of an aligned int.
-    unsafe { Atomic::from_ptr(&raw mut (*task.as_ptr()).patch_state) }
-}
 
 const PENDING: c_int = bindings::TIF_PATCH_PENDING as c_int;
 
 impl TaskExt for Task {
     #[inline]
     fn patch_state(&self) -> c_int {
-        state_of(self).load(Relaxed)
+        // SAFETY: A `&Task` is valid. Like READ_ONCE(): others store whole ints. All tasks are
+        // asked under `tasklist_lock`, so this is no call of a helper as that of an `Atomic` is.
+        unsafe { core::ptr::read_volatile(&raw const (*self.as_ptr()).patch_state) }
     }
 
     #[inline]
     fn set_patch_state(&self, state: c_int) {
-        state_of(self).store(state, Relaxed)
+        // SAFETY: A `&Task` is valid. Like WRITE_ONCE().
+        unsafe { core::ptr::write_volatile(&raw mut (*self.as_ptr()).patch_state, state) }
     }
 
     #[inline]
     fn patch_pending(&self) -> bool {
-        // SAFETY: A `&Task` is valid.
-        unsafe { bindings::test_tsk_thread_flag(self.as_ptr(), PENDING) != 0 }
+        // SAFETY: A `&Task` is valid. Like READ_ONCE(): flags are changed atomically.
+        let flags =
+            unsafe { core::ptr::read_volatile(&raw const (*self.as_ptr()).thread_info.flags) };
+        flags & (1 << PENDING) != 0
     }
 
     #[inline]

@@ -9,6 +9,11 @@ use crate::{
     bindings,
     container_of,
     ffi::c_int,
+    prelude::*,
+    sync::{
+        aref::ARef,
+        rcu, //
+    },
     task::Task,
     types::NotThreadSafe, //
 };
@@ -24,6 +29,155 @@ const _: () = {
     );
 };
 
+/// How many threads a walk under RCU visits before it lets others run.
+const CHUNK: u32 = 64;
+
+/// How often a walk under RCU begins anew when it has lost its place.
+const ATTEMPTS: u32 = 8;
+
+/// Reads the link to the next node.
+///
+/// # Safety
+///
+/// `node` must be valid for a read, and be changed by RCU list operations only.
+#[inline]
+unsafe fn next(node: *const bindings::list_head) -> *mut bindings::list_head {
+    // SAFETY: By the caller's promise. Like READ_ONCE() for `list_entry_rcu()`: what is read
+    // through the pointer depends on it.
+    unsafe { core::ptr::read_volatile(&raw const (*node).next) }
+}
+
+/// Calls `visit` with the leader of the group, and the thread, for each thread of each process
+/// until it returns false. Returns whether it never did.
+///
+/// # Safety
+///
+/// `tasklist_lock` or RCU must be held, and only `visit` may interrupt that. When `visit` returns
+/// true, the leader must have been on the list of processes, and the thread on that of its group,
+/// at some time since the lock was last taken.
+#[inline]
+unsafe fn walk(mut visit: impl FnMut(*mut bindings::task_struct, &Task) -> bool) -> bool {
+    let init = &raw mut bindings::init_task;
+    let mut leader = init;
+    loop {
+        // SAFETY: `tasks` links all leaders through `init_task`. This one has been on the list
+        // under the lock that is held, so what it links to is valid: by `tasklist_lock` the list
+        // does not change; by RCU a task that is removed is not freed, and its link stays.
+        leader = unsafe {
+            container_of!(
+                next(&raw const (*leader).tasks),
+                bindings::task_struct,
+                tasks
+            )
+        };
+        if leader == init {
+            return true;
+        }
+        // SAFETY: The leader is valid, as above, and holds a reference to its signal struct.
+        let head = unsafe { &raw mut (*(*leader).signal).thread_head };
+        // SAFETY: As above.
+        let mut node = unsafe { next(head) };
+        while node != head {
+            // SAFETY: The nodes of `thread_head` are embedded in tasks.
+            let task = unsafe { container_of!(node, bindings::task_struct, thread_node) };
+            // SAFETY: Valid for as long as the lock is held, as the leader is; `Task` is
+            // transparent.
+            if !visit(leader, unsafe { &*task.cast::<Task>() }) {
+                return false;
+            }
+            // SAFETY: The links of threads are like those of leaders.
+            node = unsafe { next(node) };
+        }
+    }
+}
+
+/// Calls `f` for each thread of each process, the idle tasks excepted, and lets others run, fork
+/// and exit meanwhile.
+///
+/// Threads that are started, or change their place by exec, during the walk may be missed. Threads
+/// may be visited more than once, and ones that have exited may be visited.
+///
+/// Mirrors `for_each_process_thread()` under `rcu_read_lock()`, with breaks like those of the
+/// hung task detector.
+///
+/// # Errors
+///
+/// [`EAGAIN`] when the walk has lost its place too often, because the thread that it had come to
+/// was gone after a break. Any number of threads have not been visited then.
+///
+/// # Context
+///
+/// Process context, may sleep. `f` is called under RCU and must not sleep.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::{task::Task, tasklist};
+///
+/// let mut found = false;
+/// tasklist::for_each_thread_rcu(|task| found |= task.as_ptr() == Task::current_raw())?;
+/// assert!(found);
+///
+/// let count = |guard: tasklist::ReadGuard| {
+///     let mut count = 0;
+///     guard.for_each_thread(|_| count += 1);
+///     count
+/// };
+/// assert!(count(tasklist::ReadGuard::new()) > 0);
+/// assert!(!tasklist::ReadGuard::new().all_threads(|task| task.as_ptr() != Task::current_raw()));
+/// # Ok::<(), Error>(())
+/// ```
+#[inline]
+pub fn for_each_thread_rcu(mut f: impl FnMut(&Task)) -> Result {
+    for _ in 0..ATTEMPTS {
+        let mut guard = Some(rcu::read_lock());
+        let mut left = CHUNK;
+        let visit = |leader: *mut bindings::task_struct, task: &Task| {
+            f(task);
+            left = left.saturating_sub(1);
+            if left != 0 {
+                return true;
+            }
+            left = CHUNK;
+            // SAFETY: The leader is valid under RCU; `Task` is transparent.
+            let leader = ARef::from(unsafe { &*leader.cast::<Task>() });
+            let task = ARef::from(task);
+            drop(guard.take());
+            // SAFETY: Neither RCU nor, by what is asked of the caller, anything else is held.
+            unsafe { bindings::cond_resched() };
+            guard = Some(rcu::read_lock());
+            is_leader(&leader) && is_listed(&leader) && is_listed(&task)
+        };
+        // SAFETY: RCU is held, but in the middle of `visit`. What it found on the lists after that
+        // was on them under the RCU read lock that is held since: had a task been removed, and one
+        // that it links to been freed, before that lock was taken, then by the grace period in
+        // between the marks of the removal would have been seen.
+        if unsafe { walk(visit) } {
+            return Ok(());
+        }
+    }
+    Err(EAGAIN)
+}
+
+/// Returns whether `task`, which may be about to exit, is still on the list of its group's threads.
+///
+/// Mirrors `pid_alive()`.
+#[inline]
+fn is_listed(task: &Task) -> bool {
+    // SAFETY: A `&Task` is valid.
+    unsafe { bindings::pid_alive(task.as_ptr()) != 0 }
+}
+
+/// Returns whether `task` leads its group; a former leader is not on the list of processes any
+/// more.
+///
+/// Mirrors `thread_group_leader()`.
+#[inline]
+fn is_leader(task: &Task) -> bool {
+    // SAFETY: A `&Task` is valid.
+    unsafe { bindings::thread_group_leader(task.as_ptr()) }
+}
+
 /// Evidence that `tasklist_lock` is held for reading.
 ///
 /// No task is forked into, or unhashed from, the list of tasks while it exists.
@@ -31,6 +185,9 @@ pub struct ReadGuard(NotThreadSafe);
 
 impl ReadGuard {
     /// Acquires `tasklist_lock` for reading. Disables preemption.
+    ///
+    /// Nobody can fork or exit meanwhile: what is done under it is to be a few instructions for
+    /// each thread. [`for_each_thread_rcu`] is for all else.
     #[inline]
     pub fn new() -> Self {
         // SAFETY: `tasklist_lock` is a static, initialised lock.
@@ -43,30 +200,17 @@ impl ReadGuard {
     /// Mirrors `for_each_process_thread()`.
     #[inline]
     pub fn for_each_thread(&self, mut f: impl FnMut(&Task)) {
-        let init = &raw mut bindings::init_task;
-        let mut leader = init;
-        loop {
-            // SAFETY: `tasks` links all thread group leaders through `init_task`, and the list
-            // does not change under the lock.
-            leader = unsafe { container_of!((*leader).tasks.next, bindings::task_struct, tasks) };
-            if leader == init {
-                return;
-            }
-            // SAFETY: A task on the list has a signal struct, whose list of threads does not
-            // change under the lock.
-            let head = unsafe { &raw mut (*(*leader).signal).thread_head };
-            // SAFETY: As above.
-            let mut node = unsafe { (*head).next };
-            while node != head {
-                // SAFETY: The nodes of `thread_head` are embedded in tasks.
-                let task = unsafe { container_of!(node, bindings::task_struct, thread_node) };
-                // SAFETY: A task that is on the list under the lock is valid; `Task` is
-                // transparent.
-                f(unsafe { &*task.cast::<Task>() });
-                // SAFETY: As above.
-                node = unsafe { (*node).next };
-            }
-        }
+        self.all_threads(|task| {
+            f(task);
+            true
+        });
+    }
+
+    /// Returns whether `f` returns true for each thread of each process, the idle tasks excepted.
+    #[inline]
+    pub fn all_threads(&self, mut f: impl FnMut(&Task) -> bool) -> bool {
+        // SAFETY: `tasklist_lock` is held.
+        unsafe { walk(|_, task| f(task)) }
     }
 }
 
