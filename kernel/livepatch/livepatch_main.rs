@@ -6,8 +6,9 @@
 //! changes. From there on:
 //!
 //! - [`descriptor`] checks the descriptor and copies what the core needs of it;
-//! - [`patch`] makes the core's own objects of it, for which [`lookup`] finds the functions
-//!   ([`symbol`] reads the names of klp relocations, which [`reloc`] applies);
+//! - [`patch`] makes the core's own objects of it, for which [`lookup`] finds the functions, many
+//!   at a time with [`symtab`] ([`symbol`] reads the names of klp relocations, which [`reloc`]
+//!   applies);
 //! - [`control`] puts the patch on the list of enabled ones, or refuses it (with [`replace`], whose
 //!   rules are in [`sets`]), and [`sysfs`] shows it;
 //! - [`state`] introduces and removes what it changes besides code, by the rules of [`owners`];
@@ -60,6 +61,7 @@ mod sort;
 mod stack;
 mod state;
 mod symbol;
+mod symtab;
 mod sysfs;
 #[cfg(CONFIG_KUNIT = "y")]
 mod tests;

@@ -4,9 +4,16 @@
 //!
 //! Answers to `klp_find_object_symbol()` of `core.c`.
 
+use crate::symtab::{
+    self,
+    Bounds,
+    Missing,
+    Search, //
+};
 use core::ops::ControlFlow;
 use kernel::{
     kallsyms,
+    module_ref::Module,
     prelude::*, //
 };
 
@@ -15,27 +22,6 @@ use kernel::{
 pub(crate) struct Extent {
     pub(crate) start: usize,
     pub(crate) size: usize,
-}
-
-/// Counts the matches of a name until the wanted one, or one too many, is found.
-struct Search {
-    position: usize,
-    count: usize,
-    addr: usize,
-}
-
-impl Search {
-    fn matched(&mut self, addr: usize) -> ControlFlow<()> {
-        self.addr = addr;
-        self.count = self.count.saturating_add(1);
-        let found = self.position != 0 && self.count == self.position;
-        let ambiguous = self.position == 0 && self.count > 1;
-        if found || ambiguous {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
-    }
 }
 
 /// Returns the address of the symbol `name` in module `object`, or in vmlinux.
@@ -49,42 +35,164 @@ impl Search {
 ///
 /// May sleep; takes the module mutex.
 pub(crate) fn find_symbol(object: Option<&CStr>, name: &CStr, position: usize) -> Result<usize> {
-    let mut search = Search {
-        position,
-        count: 0,
-        addr: 0,
+    let mut search = Search::new(name.to_bytes(), position);
+    let mut matched = |addr| {
+        search.matched(addr);
+        if search.is_done() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     };
     match object {
         Some(module) => kallsyms::for_each_module_symbol(module, |symbol, addr| {
             if symbol == name {
-                search.matched(addr)
+                matched(addr)
             } else {
                 ControlFlow::Continue(())
             }
         }),
-        None => kallsyms::for_each_match(name, |addr| search.matched(addr)),
+        None => kallsyms::for_each_match(name, matched),
+    }
+    report(&search, object, name)
+}
+
+/// Returns what was found, or prints why nothing was.
+fn report(search: &Search<'_>, object: Option<&CStr>, name: &CStr) -> Result<usize> {
+    let label = object.unwrap_or(c"vmlinux");
+    search.result().map_err(|missing| {
+        match missing {
+            Missing::Name => pr_err!("symbol '{}' not found in symbol table\n", name),
+            Missing::Ambiguous => pr_err!(
+                "unresolvable ambiguity for symbol '{}' in object '{}'\n",
+                name,
+                label
+            ),
+            Missing::Position => pr_err!(
+                "symbol position {} for symbol '{}' in object '{}' not found\n",
+                search.position,
+                name,
+                label
+            ),
+        }
+        EINVAL
+    })
+}
+
+/// Symbols of a module that were all looked up in one pass over its table.
+pub(crate) struct Symbols<'a> {
+    module: &'a CStr,
+    searches: KVec<Search<'a>>,
+}
+
+impl<'a> Symbols<'a> {
+    /// Looks up symbols, given as name and position. Prints nothing about those not found.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    ///
+    /// May sleep; takes the module mutex.
+    pub(crate) fn find(
+        module: &'a CStr,
+        symbols: impl Iterator<Item = (&'a CStr, usize)>,
+    ) -> Result<Self> {
+        let mut searches = KVec::new();
+        for (name, position) in symbols {
+            searches.push(Search::new(name.to_bytes(), position), GFP_KERNEL)?;
+        }
+        symtab::sort_searches(&mut searches);
+        if !searches.is_empty() {
+            kallsyms::for_each_module_symbol(module, |name, addr| {
+                symtab::match_symbol(&mut searches, name.to_bytes(), addr);
+                ControlFlow::Continue(())
+            });
+        }
+        Ok(Self { module, searches })
     }
 
-    let label = object.unwrap_or(c"vmlinux");
-    if search.addr == 0 {
-        pr_err!("symbol '{}' not found in symbol table\n", name);
-    } else if search.count > 1 && position == 0 {
-        pr_err!(
-            "unresolvable ambiguity for symbol '{}' in object '{}'\n",
-            name,
-            label
-        );
-    } else if position > 0 && position != search.count {
-        pr_err!(
-            "symbol position {} for symbol '{}' in object '{}' not found\n",
-            position,
-            name,
-            label
-        );
-    } else {
-        return Ok(search.addr);
+    /// Returns the addresses that were found.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = usize> + '_ {
+        self.searches
+            .iter()
+            .filter_map(|search| search.result().ok())
     }
-    Err(EINVAL)
+
+    /// Returns the address of one of the symbols that were looked up.
+    ///
+    /// # Errors
+    ///
+    /// As of [`find_symbol`], after the same message.
+    pub(crate) fn get(&self, name: &CStr, position: usize) -> Result<usize> {
+        let search =
+            symtab::find_search(&self.searches, name.to_bytes(), position).ok_or(EINVAL)?;
+        report(search, Some(self.module), name)
+    }
+}
+
+/// As many sizes the kernel finds, each in a pass of its own, as fast as we find all in one.
+const FEW: usize = 3;
+
+/// Sizes of functions of a module that were all found in one pass over its table.
+pub(crate) struct Sizes<'a> {
+    module: Option<&'a Module>,
+    bounds: KVec<Bounds>,
+}
+
+impl<'a> Sizes<'a> {
+    /// Finds the sizes of the functions at `addrs`, as far as they are in `module`. A few are left
+    /// to [`Self::extent`].
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    ///
+    /// May sleep; takes the module mutex.
+    pub(crate) fn find(
+        module: Option<&'a Module>,
+        addrs: impl Iterator<Item = usize>,
+    ) -> Result<Self> {
+        let mut bounds = KVec::new();
+        if let Some(module) = module {
+            for addr in addrs {
+                bounds.push(Bounds::new(addr), GFP_KERNEL)?;
+            }
+            if bounds.len() <= FEW {
+                bounds.clear();
+            }
+            symtab::sort_bounds(&mut bounds);
+            if !bounds.is_empty() {
+                kallsyms::for_each_module_symbol(module.name(), |name, addr| {
+                    if symtab::is_boundary(name.to_bytes()) {
+                        symtab::note_symbol(&mut bounds, addr);
+                    }
+                    ControlFlow::Continue(())
+                });
+            }
+            symtab::finish_bounds(&mut bounds);
+        }
+        Ok(Self { module, bounds })
+    }
+
+    /// Returns the size of the function at `addr` if it is one of those found in the module.
+    pub(crate) fn get(&self, addr: usize) -> Option<usize> {
+        let bounds = symtab::find_bounds(&self.bounds, addr)?;
+        self.module?
+            .memory()
+            .find_map(|memory| bounds.size(memory.start, memory.end))
+    }
+
+    /// Returns start and size of the function at `addr`, wherever it is.
+    ///
+    /// # Errors
+    ///
+    /// As of [`extent`].
+    pub(crate) fn extent(&self, addr: usize) -> Result<Extent> {
+        match self.get(addr) {
+            Some(size) => Ok(Extent { start: addr, size }),
+            None => extent(addr),
+        }
+    }
 }
 
 /// Returns start and size of the function at `addr`.
@@ -92,7 +200,72 @@ pub(crate) fn find_symbol(object: Option<&CStr>, name: &CStr, position: usize) -
 /// # Errors
 ///
 /// [`ENOENT`] when no symbol covers the address. The caller prints the message.
-pub(crate) fn extent(addr: usize) -> Result<Extent> {
+fn extent(addr: usize) -> Result<Extent> {
     let size = kallsyms::symbol_size(addr).ok_or(ENOENT)?;
     Ok(Extent { start: addr, size })
+}
+
+#[kunit_tests(rust_livepatch_lookup)]
+mod tests {
+    use super::*;
+
+    /// The core's own module; [`None`] when it is built in.
+    fn this_module() -> Option<&'static Module> {
+        let module = crate::this_module();
+        // SAFETY: The module of this code stays for as long as that runs.
+        (!module.is_null()).then(|| unsafe { Module::from_raw(module) })
+    }
+
+    #[test]
+    fn sizes_are_the_kernels() -> Result {
+        let Some(module) = this_module() else {
+            return Ok(());
+        };
+        let mut addrs = KVec::new();
+        let mut result = Ok(());
+        kallsyms::for_each_module_symbol(module.name(), |_, addr| {
+            for addr in [addr, addr.saturating_add(1)] {
+                if module.memory().any(|memory| memory.contains(&addr)) {
+                    result = result.and(addrs.push(addr, GFP_KERNEL));
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        result?;
+        assert!(addrs.len() > 1000);
+        let sizes = Sizes::find(Some(module), addrs.iter().copied())?;
+        for &addr in &addrs {
+            assert_eq!(sizes.get(addr), kallsyms::symbol_size(addr));
+        }
+        assert_eq!(sizes.get(1), None);
+        Ok(())
+    }
+
+    #[test]
+    fn sizes_elsewhere() -> Result {
+        let vmlinux = find_symbol(None, c"kallsyms_lookup_size_offset", 0)?;
+        let sizes = Sizes::find(this_module(), [vmlinux].into_iter())?;
+        assert_eq!(sizes.get(vmlinux), None);
+        assert_eq!(sizes.extent(vmlinux)?, extent(vmlinux)?);
+        Ok(())
+    }
+
+    #[test]
+    fn symbols_together() -> Result {
+        let Some(module) = this_module() else {
+            return Ok(());
+        };
+        let wanted = [
+            (c"klp_enable_patch", 0),
+            (c"klp_shadow_get", 1),
+            (c"klp_enable_patch", 1),
+        ];
+        let symbols = Symbols::find(module.name(), wanted.iter().copied())?;
+        for (name, position) in wanted {
+            let addr = find_symbol(Some(module.name()), name, position)?;
+            assert_eq!(symbols.get(name, position)?, addr);
+        }
+        assert_eq!(symbols.addresses().count(), wanted.len());
+        Ok(())
+    }
 }

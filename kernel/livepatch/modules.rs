@@ -76,7 +76,7 @@ fn apply(locked: &Locked, patch: &Patch, object: &Object, module: &Module) -> Re
 fn apply_bound(locked: &Locked, patch: &Patch, object: &Object, module: &Module) -> Result {
     patch
         .relocate_object(locked, object)
-        .and_then(|()| object.resolve(locked))
+        .and_then(|()| patch.resolve_object(locked, object))
         .inspect_err(|err| {
             pr_warn!(
                 "failed to initialize patch '{}' for module '{}' ({})\n",

@@ -23,7 +23,9 @@ use crate::{
     },
     lookup::{
         self,
-        Extent, //
+        Extent,
+        Sizes,
+        Symbols, //
     },
     reloc,
     replace::SetSpec,
@@ -93,27 +95,6 @@ impl Func {
     /// Whether both mean the same function of their object: position 0 is position 1.
     fn is_same(&self, other: &Func) -> bool {
         *self.name.to_bytes() == *other.name.to_bytes() && self.sympos.max(1) == other.sympos.max(1)
-    }
-
-    /// Finds the old and the new function. The object must be loaded.
-    fn resolve(&self, locked: &Locked, object: Option<&CStr>) -> Result {
-        let addr = lookup::find_symbol(object, &self.name, self.sympos)?;
-        let old = lookup::extent(addr).inspect_err(|_| {
-            pr_err!("kallsyms size lookup failed for '{}'\n", &**self.name);
-        })?;
-        let new = if self.nop {
-            old
-        } else {
-            lookup::extent(self.new_func).inspect_err(|_| {
-                pr_err!(
-                    "kallsyms size lookup failed for '{}' replacement\n",
-                    &**self.name
-                );
-            })?
-        };
-        self.old.set(locked, Some(old));
-        self.version.set_code(locked, Some(new));
-        Ok(())
     }
 }
 
@@ -224,11 +205,48 @@ impl Object {
         self.bind(locked, module);
     }
 
-    /// Finds all functions of a loaded object. Changes nothing outside of the patch.
-    pub(crate) fn resolve(&self, locked: &Locked) -> Result {
-        self.funcs
-            .iter()
-            .try_for_each(|func| func.resolve(locked, self.module_name()))
+    /// The module that the object is bound to.
+    fn module<'a>(&self, locked: &'a Locked) -> Option<&'a Module> {
+        let module = self.module.get(locked).0;
+        // SAFETY: A module that is bound stays at least as long as the mutex is held.
+        (!module.is_null()).then(|| unsafe { Module::from_raw(module) })
+    }
+
+    /// Finds all functions, old and new, of a loaded object of `livepatch`. Changes nothing outside
+    /// of the patch.
+    fn resolve(&self, locked: &Locked, livepatch: &Module) -> Result {
+        let wanted = self.funcs.iter().map(|func| (&**func.name, func.sympos));
+        let symbols = self
+            .module_name()
+            .map(|name| Symbols::find(name, wanted))
+            .transpose()?;
+        let found = symbols.iter().flat_map(Symbols::addresses);
+        let old_sizes = Sizes::find(self.module(locked), found)?;
+        let new = self.funcs.iter().filter(|func| !func.nop);
+        let new_sizes = Sizes::find(Some(livepatch), new.map(|func| func.new_func))?;
+
+        for func in &self.funcs {
+            let addr = match &symbols {
+                Some(symbols) => symbols.get(&func.name, func.sympos)?,
+                None => lookup::find_symbol(None, &func.name, func.sympos)?,
+            };
+            let old = old_sizes.extent(addr).inspect_err(|_| {
+                pr_err!("kallsyms size lookup failed for '{}'\n", &**func.name);
+            })?;
+            let new = if func.nop {
+                old
+            } else {
+                new_sizes.extent(func.new_func).inspect_err(|_| {
+                    pr_err!(
+                        "kallsyms size lookup failed for '{}' replacement\n",
+                        &**func.name
+                    );
+                })?
+            };
+            func.old.set(locked, Some(old));
+            func.version.set_code(locked, Some(new));
+        }
+        Ok(())
     }
 
     /// Forgets what belonged to a module that goes away.
@@ -336,7 +354,7 @@ impl Patch {
         for object in &objects {
             object.find_module(locked);
             if object.is_loaded(locked) {
-                object.resolve(locked)?;
+                object.resolve(locked, desc.module)?;
             }
         }
 
@@ -421,6 +439,12 @@ impl Patch {
             return Ok(());
         };
         reloc::apply_object(module, name)
+    }
+
+    /// Finds all functions of the loaded object `object`.
+    pub(crate) fn resolve_object(&self, locked: &Locked, object: &Object) -> Result {
+        let module = self.module.borrow(locked).as_ref().ok_or(ENODEV)?;
+        object.resolve(locked, module)
     }
 
     /// Undoes [`Self::relocate_object`].

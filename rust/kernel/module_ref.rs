@@ -25,6 +25,8 @@ const _: () = {
     assert!(offset_of!(bindings::module, klp_info) == bindings::MODULE_KLP_INFO);
 };
 
+const MEMORY_TYPES: usize = bindings::mod_mem_type_MOD_MEM_NUM_TYPES as usize;
+
 /// A module in some stage of its life.
 ///
 /// Wraps `struct module`.
@@ -61,12 +63,21 @@ impl Module {
     /// While the module is not fully loaded, or going, some of them may be empty.
     #[inline]
     pub fn memory(&self) -> impl Iterator<Item = Range<usize>> + '_ {
-        // SAFETY: A module's fields are valid, and its memory stays where it is. Its sizes may be
-        // cleared, but not by somebody else during the calls that hand out a module.
-        let memory = unsafe { &(*self.as_ptr()).mem };
-        memory.iter().map(|memory| {
-            let start = memory.base.addr();
-            start..start.saturating_add(memory.size as usize)
+        // SAFETY: The fields of a module are valid.
+        let memory = unsafe { &raw mut (*self.as_ptr()).mem }.cast::<bindings::module_memory>();
+        (0..MEMORY_TYPES).map(move |i| {
+            // SAFETY: There are as many. What is only needed for the module's initialisation may be
+            // let go meanwhile: like READ_ONCE(), and whoever uses the range is prepared for an
+            // address that is not in it.
+            let (base, size) = unsafe {
+                let memory = memory.add(i);
+                (
+                    (&raw const (*memory).base).read_volatile(),
+                    (&raw const (*memory).size).read_volatile(),
+                )
+            };
+            let start = base.addr();
+            start..start.saturating_add(size as usize)
         })
     }
 

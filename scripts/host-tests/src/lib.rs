@@ -25,6 +25,8 @@ mod sets;
 mod sort;
 #[path = "../../../kernel/livepatch/symbol.rs"]
 mod symbol;
+#[path = "../../../kernel/livepatch/symtab.rs"]
+mod symtab;
 mod system;
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod shadow;
 mod shadow_resize;
 mod sort;
 mod symbol;
+mod symtab;
 
 use proptest::test_runner::Config;
 
