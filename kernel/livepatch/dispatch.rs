@@ -16,10 +16,10 @@
 
 use core::cell::UnsafeCell;
 
-/// What ftrace locations are multiples of, normally, counted from the first one.
+/// The distance of functions is a multiple of this; their ftrace locations may be a few bytes in.
 #[cfg(not(target_arch = "aarch64"))]
 pub(crate) const GRAIN: usize = 16;
-/// What ftrace locations are multiples of, normally, counted from the first one.
+/// The distance of functions is a multiple of this; their ftrace locations may be a few bytes in.
 #[cfg(target_arch = "aarch64")]
 pub(crate) const GRAIN: usize = 8;
 
@@ -29,7 +29,7 @@ pub(crate) const ROW_BITS: u32 = 13;
 /// From a patched function's ftrace location to what is to run.
 #[repr(C)]
 pub(crate) struct Table {
-    /// The ftrace location of the first function.
+    /// The ftrace location of the first function, or up to a grain less.
     pub(crate) base: usize,
     /// The functions whose slot is not where it should be, behind each other.
     pub(crate) strays: *const Stray,
@@ -61,15 +61,15 @@ pub(crate) struct Slot {
 const SCALE: usize = size_of::<Slot>() / GRAIN;
 const _: () = assert!(SCALE * GRAIN == size_of::<Slot>());
 
-/// Returns the row of a location at `offset` from the first one.
+/// Returns the row of a location at `offset` from the base.
 #[inline(always)]
 pub(crate) fn row_of(offset: usize) -> usize {
     offset >> ROW_BITS
 }
 
-/// Returns the address of the slot of a location at `offset` from the first one, in a row with
-/// this displacement: where the slot of the first location would be if it were in the row.
+/// Returns the address of the slot of a location at `offset` from the base, in a row with this
+/// displacement: where the slot of the base would be if it were in the row.
 #[inline(always)]
 pub(crate) fn slot_at(displacement: usize, offset: usize) -> usize {
-    displacement.wrapping_add(offset.wrapping_mul(SCALE))
+    displacement.wrapping_add((offset & !(GRAIN - 1)).wrapping_mul(SCALE))
 }

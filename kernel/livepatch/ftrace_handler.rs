@@ -159,9 +159,10 @@ unsafe extern "C" fn redirect_by_task(slot: *const Slot, fregs: *mut bindings::f
     // SAFETY: The current task is valid, and its state is one aligned int.
     let state: c_int = unsafe { addr_of!((*current()).patch_state).read_volatile() };
     if state == bindings::KLP_TRANSITION_IDLE {
-        warn_once();
+        // SAFETY: As for this.
+        return unsafe { redirect_idle(slot, fregs) };
     }
-    // SAFETY: A slot may be read at any time. KLP_TRANSITION_UNPATCHED is 0.
+    // SAFETY: A slot may be read at any time.
     unsafe {
         let [unpatched, patched] = &(*slot).choice;
         let choice = if state == bindings::KLP_TRANSITION_UNPATCHED as c_int {
@@ -174,6 +175,23 @@ unsafe extern "C" fn redirect_by_task(slot: *const Slot, fregs: *mut bindings::f
 
     // SAFETY: By the caller's promise.
     unsafe { preempt_enable() };
+}
+
+/// Does the same for a task that is in KLP_TRANSITION_IDLE, which is not to happen.
+///
+/// # Safety
+///
+/// As for [`redirect_by_task`].
+#[cold]
+#[inline(never)]
+unsafe extern "C" fn redirect_idle(slot: *const Slot, fregs: *mut bindings::ftrace_regs) {
+    warn_once();
+    // SAFETY: By the caller's promise.
+    unsafe {
+        let [_, patched] = &(*slot).choice;
+        set_instruction_pointer(fregs, patched.get().read_volatile());
+        preempt_enable();
+    }
 }
 
 /// `WARN_ON_ONCE(1)`: a trap, not a call. See the top of the file for the flag.

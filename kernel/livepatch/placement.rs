@@ -20,8 +20,8 @@ use core::cmp::Reverse;
 /// The bytes of code in a row.
 pub(crate) const ROW_SIZE: usize = 1 << ROW_BITS;
 
-/// Returns the displacement of the row of the location at `offset` from the first one that puts it
-/// into the slot at address `slot`.
+/// Returns the displacement of the row of the location at `offset` from the base that puts it into
+/// the slot at address `slot`.
 pub(crate) fn displacement(slot: usize, offset: usize) -> usize {
     slot.wrapping_sub(slot_at(0, offset))
 }
@@ -32,7 +32,7 @@ pub(crate) const STRAY: usize = usize::MAX;
 /// Returns the number of rows of a table of these functions, which must be sorted.
 pub(crate) fn count_rows(ips: &[usize]) -> usize {
     match (ips.first(), ips.last()) {
-        (Some(&first), Some(&last)) => row_of(last.wrapping_sub(first)).saturating_add(1),
+        (Some(&first), Some(&last)) => row_of(last.wrapping_sub(base_of(first))).saturating_add(1),
         _ => 0,
     }
 }
@@ -49,10 +49,14 @@ pub(crate) fn most_slots(functions: usize) -> Option<usize> {
 /// look for that of another one.
 pub(crate) const ROW_SLOTS: usize = ROW_SIZE / GRAIN;
 
-/// Returns the place of a location among those of its row, and whether it is one that has a slot.
-fn column(offset: usize) -> (usize, bool) {
-    let column = offset & (ROW_SIZE - 1);
-    (column / GRAIN, column & (GRAIN - 1) == 0)
+/// Returns what offsets are counted from when this is the first location.
+pub(crate) fn base_of(first: usize) -> usize {
+    first & !(GRAIN - 1)
+}
+
+/// Returns the place of a location among those of its row.
+fn column(offset: usize) -> usize {
+    (offset & (ROW_SIZE - 1)) / GRAIN
 }
 
 /// Chooses slots for `ips`, which must be sorted and without duplicates. `places` becomes the slot
@@ -66,7 +70,8 @@ pub(crate) fn place(
     order: &mut [(usize, usize)],
     taken: &mut [bool],
 ) -> usize {
-    let Some(&base) = ips.first() else { return 0 };
+    let Some(&first) = ips.first() else { return 0 };
+    let base = base_of(first);
     let offset = |ip: usize| ip.wrapping_sub(base);
 
     // The functions of each row, as ranges of `ips`.
@@ -90,7 +95,13 @@ pub(crate) fn place(
     let last = taken.len().saturating_sub(ROW_SLOTS);
     for &(begin, end) in &*order {
         let row = ips.get(begin..end).unwrap_or_default();
-        let columns = || row.iter().map(|&ip| column(offset(ip)));
+        // With whether it is the first one there: the next one is a stray.
+        let columns = || {
+            row.iter().scan(None, |last, &ip| {
+                let column = column(offset(ip));
+                Some((column, last.replace(column) != Some(column)))
+            })
+        };
         let lowest = columns().map(|(column, _)| column).min().unwrap_or(0);
         // `start` is the slot of the lowest column.
         let fits = |start: &usize| {

@@ -31,6 +31,7 @@ use crate::{
         Patch, //
     },
     placement::{
+        base_of,
         count_rows,
         displacement,
         most_slots,
@@ -239,7 +240,7 @@ struct HookSet {
     /// A [`Table`], rows included.
     table: KVVec<usize>,
     slots: KVVec<Slot>,
-    strays: KVec<Stray>,
+    strays: KVVec<Stray>,
     /// By their locations.
     hooks: KVVec<Hook>,
     /// As large as the filter was at first, so that shrinking it needs no memory.
@@ -253,7 +254,7 @@ impl HookSet {
     /// Makes a set with empty func stacks for `ips`, which must be sorted, not empty and without
     /// duplicates, and no filter.
     fn new(ips: &[usize]) -> Result<Pin<KBox<Self>>> {
-        let base = ips.first().copied().ok_or(EINVAL)?;
+        let base = base_of(ips.first().copied().ok_or(EINVAL)?);
         let most = most_slots(ips.len()).ok_or(ENOMEM)?;
         let mut places = KVVec::from_elem(0, ips.len(), GFP_KERNEL)?;
         let mut order = KVVec::from_elem((0, 0), ips.len(), GFP_KERNEL)?;
@@ -290,7 +291,7 @@ impl HookSet {
             }
         }
 
-        let mut strays = KVec::with_capacity(nr_strays, GFP_KERNEL)?;
+        let mut strays = KVVec::with_capacity(nr_strays, GFP_KERNEL)?;
         let mut hooks = KVVec::with_capacity(ips.len(), GFP_KERNEL)?;
         for (&ip, &place) in ips.iter().zip(&places) {
             let place = if place == STRAY {
@@ -554,7 +555,8 @@ fn find_refused<'a>(locked: &Locked, object: &'a Object, new: &[usize]) -> Optio
     }
     // INVARIANT of the search: all before `good` are accepted together, some before `bad` is not.
     let (mut good, mut bad) = (0usize, ips.len());
-    let probe = HookSet::new(ips.get(..1)?).ok()?;
+    // For all of them, as its filter is extended.
+    let probe = HookSet::new(new).ok()?;
     while bad.saturating_sub(good) > 1 {
         let middle = good.midpoint(bad);
         let part = ips.get_mut(good..middle)?;

@@ -24,11 +24,11 @@ mod suite {
             GRAIN, //
         },
         placement::{
+            base_of,
             count_rows,
             displacement,
             most_slots,
             place,
-            ROW_SLOTS,
             STRAY, //
         },
         ranges::{
@@ -285,7 +285,7 @@ mod suite {
         let used = place(ips, &mut places, &mut order, &mut taken);
         let mut rows = KVVec::from_elem(0, count_rows(ips), GFP_KERNEL)?;
         let mut seen = KVVec::from_elem(false, used, GFP_KERNEL)?;
-        let base = *ips.first().ok_or(EINVAL)?;
+        let base = base_of(*ips.first().ok_or(EINVAL)?);
         let address = |place: usize| SLOTS + place * size_of::<Slot>();
         let placed = || ips.iter().zip(&places).filter(|(_, &place)| place != STRAY);
         for (&ip, &place) in placed() {
@@ -318,10 +318,15 @@ mod suite {
                 }
                 let (strays, used) = check_places(&ips)?;
                 assert_eq!(strays, 0);
-                assert!(used <= 2 * count + ROW_SLOTS);
+                assert!(used <= most_slots(count).ok_or(EINVAL)?);
             }
         }
+        // Two in one grain; a location behind what precedes it in the function.
         assert_eq!(check_places(&[TEXT, TEXT + 1, TEXT + GRAIN])?.0, 1);
+        assert_eq!(
+            check_places(&[TEXT + 4, TEXT + GRAIN, TEXT + 2 * GRAIN + 4])?.0,
+            0
+        );
         Ok(())
     }
 

@@ -54,6 +54,7 @@ use kernel::{
     },
     error::to_result,
     ffi::c_int,
+    ftrace,
     livepatch::TaskExt,
     prelude::*,
     stacktrace,
@@ -200,7 +201,7 @@ impl StackCheck {
         let (mut ranges, mut names) = (KVec::new(), KVec::new());
         let objects = patch.objects.borrow(locked).iter();
         for object in objects.filter(|object| object.patched.get(locked)) {
-            ranges.reserve(object.funcs.len(), GFP_KERNEL)?;
+            ranges.reserve(object.funcs.len().saturating_mul(2), GFP_KERNEL)?;
             names.reserve(object.funcs.len(), GFP_KERNEL)?;
             for func in &object.funcs {
                 let left = match target {
@@ -216,7 +217,16 @@ impl StackCheck {
                     end: left.start.saturating_add(left.size),
                     tag: names.len(),
                 };
+                // A task with this on its stack is in ftrace's trampoline, and may have been told
+                // already where to go on.
+                let return_address = func.ip.get(locked).wrapping_add(ftrace::MCOUNT_INSN_SIZE);
+                let trampoline = Range {
+                    start: return_address,
+                    end: return_address.saturating_add(1),
+                    tag: names.len(),
+                };
                 ranges.push(range, GFP_KERNEL)?;
+                ranges.push(trampoline, GFP_KERNEL)?;
                 names.push(func.name.clone(), GFP_KERNEL)?;
             }
         }
