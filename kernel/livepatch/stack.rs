@@ -448,7 +448,8 @@ pub(crate) fn patch_object(locked: &Locked, object: &Object) -> Result {
         for part in new.chunk_by(|&low, &high| high.wrapping_sub(low) < MAX_GAP) {
             if let Err(err) = add_set(locked, sets, part, object) {
                 while sets.len() > old {
-                    sets.pop().map(retire);
+                    let Some(set) = sets.pop() else { break };
+                    retire(set);
                 }
                 return Err(err);
             }

@@ -259,8 +259,8 @@ fn for_each_task(mut f: impl FnMut(&Task)) {
     tasklist::for_each_idle(|_, task| f(task));
 }
 
-/// Begins a transition of `patch` to `target`: gives all tasks their initial state and marks the
-/// functions, but switches nobody yet.
+/// Begins a transition of `patch` to `target`: gives all tasks their initial state and makes the
+/// functions depend on it, but switches nobody yet.
 pub(crate) fn init(
     locked: &mut Locked,
     patch: &Arc<Patch>,
