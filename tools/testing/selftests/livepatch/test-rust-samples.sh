@@ -73,7 +73,7 @@ $(expect_disabled $FIX2)"
 
 
 if [[ ${KMEMLEAK:-} == on ]]; then
-	skip_test "livepatch-shadow-types" "livepatch-shadow-mod leaks on purpose, which kmemleak finds"
+	skip_test "livepatch-shadow-types" "livepatch-shadow-mod leaks on purpose"
 	exit 0
 fi
 
