@@ -584,7 +584,7 @@ pub(crate) fn init() -> Result {
     Ok(())
 }
 
-/// Undoes [`init`]. Nobody uses shadow variables any more, and there are none.
+/// Undoes [`init()`]. Nobody uses shadow variables any more, and there are none.
 pub(crate) fn exit() {
     let work = lock().work.take();
     // Waits for a resize, which takes the lock.
@@ -849,7 +849,7 @@ pub(crate) unsafe fn free_all(id: usize, dtor: Dtor) {
 ///
 /// # Errors
 ///
-/// [`ENOMEM`], and [`ENODEV`] before [`init`]; nothing has changed then.
+/// [`ENOMEM`], and [`ENODEV`] before [`init()`]; nothing has changed then.
 pub(crate) fn open(id: usize) -> Result {
     let memory = Memory::new(size_of::<Record>(), bindings::GFP_KERNEL).ok_or(ENOMEM)?;
     let mut store = lock();
