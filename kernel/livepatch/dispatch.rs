@@ -10,7 +10,7 @@
 //! A slot is found without a search. The addresses from that of the first function on are cut into
 //! rows, and each row has a displacement: where its slots would begin if each
 //! possible location in it had one. Rows overlap, such that no two functions meet in one slot; how,
-//! is the business of [`crate::placement`].
+//! is the business of `placement.rs`.
 //!
 //! Answers to `struct klp_ops` of `patch.h`, and to the func stack as the handler sees it.
 
