@@ -192,6 +192,7 @@ fn start(locked: &mut Locked, patch: &Arc<Patch>, replaced: KVec<Arc<Patch>>) ->
 }
 
 fn patch_objects(locked: &Locked, patch: &Patch) -> Result {
+    stack::hook_ahead(locked, patch);
     for object in patch.objects.borrow(locked) {
         if !object.is_loaded(locked) {
             continue;

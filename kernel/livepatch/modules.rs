@@ -160,4 +160,6 @@ fn revert(locked: &Locked, patches: &[Arc<Patch>], module: &Module) {
         patch.clear_relocations(locked, object);
         object.unbind(locked);
     }
+    // Those of all livepatches together.
+    stack::unhook_unused(locked);
 }

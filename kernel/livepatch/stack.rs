@@ -2,9 +2,9 @@
 
 //! Func stacks, and how calls reach them.
 //!
-//! All versions of one function are on its func stack, the newest on top. The functions that are
-//! patched first by one object of one livepatch share a [`HookSet`]: one `ftrace_ops`, registered
-//! in one pass, and one lookup table. Whoever patches one of them later only pushes.
+//! All versions of one function are on its func stack, the newest on top. The functions that one
+//! livepatch is the first to patch share a [`HookSet`], if they are near enough: one `ftrace_ops`,
+//! registered in one pass, and one lookup table. Whoever patches one of them later only pushes.
 //!
 //! Not all functions of the system share one ops, though ftrace can extend the filter of a
 //! registered one: only `register_ftrace_function()` tells BPF trampolines on the same functions
@@ -397,6 +397,11 @@ const _: () = assert!(HEADER == 3);
 
 type HookSets = KVec<Pin<KBox<HookSet>>>;
 
+/// Returns the func stack of the function at `ip`, if that is hooked.
+fn find<'a>(sets: &'a HookSets, locked: &Locked, ip: usize) -> Option<FuncStack<'a>> {
+    sets.iter().find_map(|set| set.find(locked, ip))
+}
+
 /// All hooked functions.
 static HOOKS: Owned<HookSets> = Owned::new(KVec::new());
 
@@ -414,13 +419,43 @@ fn retire(set: Pin<KBox<HookSet>>) {
     }
 }
 
-/// The ftrace location of a func of a loaded object.
-fn location(locked: &Locked, func: &Func) -> Result<usize> {
-    let old = func.old.get(locked).ok_or(EINVAL)?;
-    ftrace::location(old.start).ok_or_else(|| {
-        pr_err!("failed to find location for function '{}'\n", &**func.name);
-        EINVAL
-    })
+/// Finds the ftrace location of a func of a loaded object.
+fn locate(locked: &Locked, func: &Func) -> Option<usize> {
+    let ip = ftrace::location(func.old.get(locked)?.start)?;
+    func.ip.set(locked, ip);
+    Some(ip)
+}
+
+/// Adds the location of a func to `new` if it is not hooked yet.
+fn add_unhooked(locked: &Locked, sets: &HookSets, ip: usize, new: &mut KVec<usize>) -> Result {
+    if find(sets, locked, ip).is_none() {
+        new.push(ip, GFP_KERNEL)?;
+    }
+    Ok(())
+}
+
+/// Hooks the functions of all loaded objects of `patch` together, so that [`patch_object`] need not
+/// do it for each of several: a set takes a pass of ftrace, and its end grace periods.
+///
+/// Without effect on calls: the func stacks stay empty. If this cannot be done, nothing has changed,
+/// and patching the objects will tell why. May sleep.
+pub(crate) fn hook_ahead(locked: &Locked, patch: &Patch) {
+    let objects = || {
+        let objects = patch.objects.borrow(locked).iter();
+        objects.filter(|object| object.is_loaded(locked) && !object.funcs.is_empty())
+    };
+    if objects().count() < 2 {
+        return;
+    }
+    // Whether this has failed, the objects will find out.
+    let _ = HOOKS.with(locked, |sets| -> Result {
+        let mut new = KVec::new();
+        for func in objects().flat_map(|object| &object.funcs) {
+            let ip = locate(locked, func).ok_or(EINVAL)?;
+            add_unhooked(locked, sets, ip, &mut new)?;
+        }
+        add_sets(locked, sets, &mut new, None)
+    });
 }
 
 /// Puts all functions of a loaded object on their func stacks.
@@ -435,30 +470,15 @@ pub(crate) fn patch_object(locked: &Locked, object: &Object) -> Result {
     HOOKS.with(locked, |sets| -> Result {
         let mut new = KVec::with_capacity(object.funcs.len(), GFP_KERNEL)?;
         for func in &object.funcs {
-            let ip = location(locked, func)?;
-            func.ip.set(locked, ip);
-            if !sets.iter().any(|set| set.find(locked, ip).is_some()) {
-                new.push(ip, GFP_KERNEL)?;
-            }
+            let ip = locate(locked, func).ok_or_else(|| {
+                pr_err!("failed to find location for function '{}'\n", &**func.name);
+                EINVAL
+            })?;
+            add_unhooked(locked, sets, ip, &mut new)?;
         }
-        sort_by_key(&mut new, |&ip| ip);
-        let mut last = 0;
-        new.retain(|&mut ip| core::mem::replace(&mut last, ip) != ip);
-        let old = sets.len();
-        for part in new.chunk_by(|&low, &high| high.wrapping_sub(low) < MAX_GAP) {
-            if let Err(err) = add_set(locked, sets, part, object) {
-                while sets.len() > old {
-                    let Some(set) = sets.pop() else { break };
-                    retire(set);
-                }
-                return Err(err);
-            }
-        }
+        add_sets(locked, sets, &mut new, Some(object))?;
         for func in &object.funcs {
-            let stack = sets
-                .iter()
-                .find_map(|set| set.find(locked, func.ip.get(locked)));
-            if let Some(stack) = stack {
+            if let Some(stack) = find(sets, locked, func.ip.get(locked)) {
                 stack.push(locked, &func.version);
             }
         }
@@ -468,8 +488,32 @@ pub(crate) fn patch_object(locked: &Locked, object: &Object) -> Result {
     Ok(())
 }
 
+/// Adds sets for the functions at `ips`, or none on an error. Only if all are of one `object`, it
+/// is said what went wrong.
+fn add_sets(
+    locked: &Locked,
+    sets: &mut HookSets,
+    ips: &mut KVec<usize>,
+    object: Option<&Object>,
+) -> Result {
+    sort_by_key(ips, |&ip| ip);
+    let mut last = 0;
+    ips.retain(|&mut ip| core::mem::replace(&mut last, ip) != ip);
+    let old = sets.len();
+    for part in ips.chunk_by(|&low, &high| high.wrapping_sub(low) < MAX_GAP) {
+        if let Err(err) = add_set(locked, sets, part, object) {
+            while sets.len() > old {
+                let Some(set) = sets.pop() else { break };
+                retire(set);
+            }
+            return Err(err);
+        }
+    }
+    Ok(())
+}
+
 /// Adds a set for the functions at `ips`.
-fn add_set(locked: &Locked, sets: &mut HookSets, ips: &[usize], object: &Object) -> Result {
+fn add_set(locked: &Locked, sets: &mut HookSets, ips: &[usize], object: Option<&Object>) -> Result {
     sets.reserve(1, GFP_KERNEL)?;
     let mut set = HookSet::new(ips)?;
     set.set_hooked(locked, true);
@@ -490,10 +534,7 @@ pub(crate) fn set_transition(locked: &Locked, patch: &Patch, transition: bool) {
                 if !func.version.on_stack(locked) {
                     continue;
                 }
-                let stack = sets
-                    .iter()
-                    .find_map(|set| set.find(locked, func.ip.get(locked)));
-                if let Some(stack) = stack {
+                if let Some(stack) = find(sets, locked, func.ip.get(locked)) {
                     stack.update(locked);
                 }
             }
@@ -501,40 +542,39 @@ pub(crate) fn set_transition(locked: &Locked, patch: &Patch, transition: bool) {
     });
 }
 
-/// Makes ftrace call the handler for all functions of a new set.
+/// Makes ftrace call the handler for all functions of a new set. If that fails and they are of
+/// `object`, it is said for which one.
 ///
 /// Their func stacks are still empty, so that the handler leaves the calls alone.
-fn hook(locked: &Locked, set: Pin<&mut HookSet>, object: &Object) -> Result {
+fn hook(locked: &Locked, set: Pin<&mut HookSet>, object: Option<&Object>) -> Result {
     let this = set.project();
-    let name_of = |ip: usize| {
-        object
-            .funcs
-            .iter()
-            .find(|func| func.ip.get(locked) == ip)
-            .map_or(c"?", |func| &**func.name)
-    };
-    let first = this.scratch.first().copied().unwrap_or(0);
+    let lowest = this.scratch.first().copied();
+    let first = object.and_then(|object| {
+        let mut funcs = object.funcs.iter();
+        funcs.find(|func| Some(func.ip.get(locked)) == lowest)
+    });
     this.ops.add_filter(this.scratch).inspect_err(|err| {
-        pr_err!(
-            "failed to set ftrace filter for function '{}' ({})\n",
-            name_of(first),
-            err.to_errno()
-        );
+        if let Some(func) = first {
+            pr_err!(
+                "failed to set ftrace filter for function '{}' ({})\n",
+                &**func.name,
+                err.to_errno()
+            );
+        }
     })?;
-    let Err(err) = this.ops.register() else {
-        return Ok(());
-    };
-    let culprit = if err == EBUSY {
-        find_refused(locked, object, this.scratch)
-    } else {
-        None
-    };
-    pr_err!(
-        "failed to register ftrace handler for function '{}' ({})\n",
-        culprit.map_or_else(|| name_of(first), |func| &**func.name),
-        err.to_errno()
-    );
-    Err(err)
+    this.ops.register().inspect_err(|err| {
+        let culprit = match object {
+            Some(object) if *err == EBUSY => find_refused(locked, object, this.scratch),
+            _ => None,
+        };
+        if let Some(func) = culprit.or(first) {
+            pr_err!(
+                "failed to register ftrace handler for function '{}' ({})\n",
+                &**func.name,
+                err.to_errno()
+            );
+        }
+    })
 }
 
 /// Finds the first func of `object` whose function ftrace does not let us hook.
@@ -580,22 +620,29 @@ fn find_refused<'a>(locked: &Locked, object: &'a Object, new: &[usize]) -> Optio
 
 /// Takes the functions of `object` off their func stacks, or only its nops.
 ///
-/// Callers may still be on their way into the new functions: see [`synchronize`].
-///
-/// May sleep, for a grace period of tasks RCU if functions are left without any version.
+/// They stay hooked, without effect, until [`unhook_unused`]. Callers may still be on their way into
+/// the new functions: see [`synchronize`].
 pub(crate) fn unpatch_object(locked: &Locked, object: &Object, nops_only: bool) {
     HOOKS.with(locked, |sets| {
         for func in &object.funcs {
             if (nops_only && !func.nop) || !func.version.on_stack(locked) {
                 continue;
             }
-            let stack = sets
-                .iter()
-                .find_map(|set| set.find(locked, func.ip.get(locked)));
-            if let Some(stack) = stack {
+            if let Some(stack) = find(sets, locked, func.ip.get(locked)) {
                 stack.remove(locked, &func.version);
             }
         }
+    });
+    if !nops_only || object.is_dynamic() {
+        object.set_patched(locked, false);
+    }
+}
+
+/// Unhooks all functions that are left without any version.
+///
+/// May sleep, for a grace period of tasks RCU for each set of which none is left.
+pub(crate) fn unhook_unused(locked: &Locked) {
+    HOOKS.with(locked, |sets| {
         let mut index = 0;
         while let Some(set) = sets.get_mut(index) {
             if set.as_mut().shrink(locked) {
@@ -605,7 +652,4 @@ pub(crate) fn unpatch_object(locked: &Locked, object: &Object, nops_only: bool) 
             }
         }
     });
-    if !nops_only || object.is_dynamic() {
-        object.set_patched(locked, false);
-    }
 }

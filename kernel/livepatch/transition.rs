@@ -614,6 +614,7 @@ fn complete(locked: &mut Locked) -> KVec<Arc<Patch>> {
         unpatch_objects(locked, &patch, false);
         stack::set_transition(locked, &patch, false);
     }
+    stack::unhook_unused(locked);
 
     let check = StackCheck::publish(None);
     // The handler must see that it need not ask before it could see KLP_TRANSITION_IDLE, be done
