@@ -29,6 +29,7 @@ use crate::{
     },
     reloc,
     replace::SetSpec,
+    sort::sort_by_key,
     stack::Version,
     sysfs::{
         FuncDir,
@@ -92,9 +93,9 @@ impl Func {
         })
     }
 
-    /// Whether both mean the same function of their object: position 0 is position 1.
-    fn is_same(&self, other: &Func) -> bool {
-        *self.name.to_bytes() == *other.name.to_bytes() && self.sympos.max(1) == other.sympos.max(1)
+    /// What no other function of the object has: position 0 is position 1.
+    fn key(&self) -> (&[u8], usize) {
+        (self.name.to_bytes(), self.sympos.max(1))
     }
 }
 
@@ -502,11 +503,23 @@ fn add_nops(objects: &mut KVec<Object>, old_object: &Object) -> Result {
     let Some(object) = objects.iter_mut().find(|object| object.is_same(old_object)) else {
         return Ok(());
     };
+    let mut known = KVec::with_capacity(object.funcs.len(), GFP_KERNEL)?;
+    for func in &object.funcs {
+        known.push(func, GFP_KERNEL)?;
+    }
+    sort_by_key(&mut known, |func| func.key());
+    let mut nops = KVec::new();
     for old in &old_object.funcs {
-        if !object.funcs.iter().any(|func| func.is_same(old)) {
-            let nop = Func::new(old.name.clone(), old.sympos, 0)?;
-            object.funcs.push(nop, GFP_KERNEL)?;
+        if known
+            .binary_search_by_key(&old.key(), |func| func.key())
+            .is_err()
+        {
+            nops.push(Func::new(old.name.clone(), old.sympos, 0)?, GFP_KERNEL)?;
         }
+    }
+    drop(known);
+    for nop in nops {
+        object.funcs.push(nop, GFP_KERNEL)?;
     }
     Ok(())
 }
