@@ -364,6 +364,36 @@ pub unsafe extern "C" fn klp_shadow_type_get(
     }
 }
 
+/// Returns the data of a new shadow variable with a type, or as `existing` says of the one that is
+/// there; NULL, after a message, if no livepatch declares the type.
+///
+/// # Safety
+///
+/// As for `klp_shadow_type_get()`; the type's constructor must be callable with interrupts off.
+unsafe fn alloc_with_type(
+    obj: *mut c_void,
+    type_: *const bindings::klp_shadow_type,
+    size: usize,
+    gfp: bindings::gfp_t,
+    ctor_data: *mut c_void,
+    existing: Existing,
+) -> *mut c_void {
+    // SAFETY: By the caller's promise.
+    let Some(type_) = (unsafe { Type::read(type_) }) else {
+        return ::core::ptr::null_mut();
+    };
+    let request = Request {
+        size,
+        gfp,
+        ctor: type_.ctor,
+        ctor_data,
+        existing,
+        managed: true,
+    };
+    // SAFETY: By the caller's promise.
+    unsafe { shadow::get_or_alloc(obj, type_.id, &request) }
+}
+
 /// Adds a shadow variable with a type, as `klp_shadow_alloc()` does with its id and constructor.
 ///
 /// Refused, with a message, if no livepatch declares the type.
@@ -380,19 +410,7 @@ pub unsafe extern "C" fn klp_shadow_type_alloc(
     ctor_data: *mut c_void,
 ) -> *mut c_void {
     // SAFETY: By the caller's promise.
-    let Some(type_) = (unsafe { Type::read(type_) }) else {
-        return ::core::ptr::null_mut();
-    };
-    let request = Request {
-        size,
-        gfp: gfp_flags,
-        ctor: type_.ctor,
-        ctor_data,
-        existing: Existing::Warn,
-        managed: true,
-    };
-    // SAFETY: By the caller's promise.
-    unsafe { shadow::get_or_alloc(obj, type_.id, &request) }
+    unsafe { alloc_with_type(obj, type_, size, gfp_flags, ctor_data, Existing::Warn) }
 }
 
 /// Returns the data of a shadow variable with a type, as `klp_shadow_get_or_alloc()` does with its
@@ -412,19 +430,7 @@ pub unsafe extern "C" fn klp_shadow_type_get_or_alloc(
     ctor_data: *mut c_void,
 ) -> *mut c_void {
     // SAFETY: By the caller's promise.
-    let Some(type_) = (unsafe { Type::read(type_) }) else {
-        return ::core::ptr::null_mut();
-    };
-    let request = Request {
-        size,
-        gfp: gfp_flags,
-        ctor: type_.ctor,
-        ctor_data,
-        existing: Existing::Return,
-        managed: true,
-    };
-    // SAFETY: By the caller's promise.
-    unsafe { shadow::get_or_alloc(obj, type_.id, &request) }
+    unsafe { alloc_with_type(obj, type_, size, gfp_flags, ctor_data, Existing::Return) }
 }
 
 /// Frees the shadow variable of `obj` with a type, if there is one.
