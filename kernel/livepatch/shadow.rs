@@ -21,7 +21,6 @@ use crate::{
         Buckets,
         Entry,
         Table,
-        Writer,
         MIN_BITS, //
     },
 };
@@ -88,7 +87,11 @@ pub(crate) struct Ptr<T>(Atomic<*mut T>);
 
 impl<T> Ptr<T> {
     pub(crate) const fn null() -> Self {
-        Self(Atomic::new(null_mut()))
+        Self::new(null_mut())
+    }
+
+    pub(crate) const fn new(ptr: *mut T) -> Self {
+        Self(Atomic::new(ptr))
     }
 
     /// Mirrors `rcu_dereference()`.
@@ -285,18 +288,9 @@ fn record_key() -> *mut c_void {
     (&raw const TABLE).cast_mut().cast()
 }
 
-static TABLE: Table = Table {
-    current: Ptr::null(),
-    arrays: [
-        UnsafeCell::new(Buckets::none(0)),
-        UnsafeCell::new(Buckets::none(1)),
-    ],
-    writer: UnsafeCell::new(Writer {
-        count: 0,
-        resizing: false,
-        cursor: 0,
-    }),
-};
+static EMPTY: [Ptr<Entry>; 2] = [const { Ptr::null() }; 2];
+static NOTHING: Buckets = Buckets::nothing(&raw const EMPTY);
+static TABLE: Table = Table::new(&NOTHING, Ptr::new((&raw const NOTHING).cast_mut()));
 
 /// What is protected by the lock, besides table and records.
 struct Store {

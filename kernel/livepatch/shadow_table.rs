@@ -18,10 +18,7 @@ use super::shadow::Ptr;
 use core::{
     cell::UnsafeCell,
     ffi::c_void,
-    ptr::{
-        null,
-        null_mut, //
-    },
+    ptr::null, //
 };
 
 /// The logarithms of the least and the largest number of buckets.
@@ -59,12 +56,24 @@ pub(crate) struct Buckets {
     pub(crate) place: usize,
 }
 
+// SAFETY: Plain data; the heads are as the table says.
+unsafe impl Sync for Buckets {}
+
 impl Buckets {
-    pub(crate) const fn none(place: usize) -> Self {
+    const fn none(place: usize) -> Self {
         Self {
             heads: null(),
             shift: usize::BITS,
             place,
+        }
+    }
+
+    /// Makes an array, for [`Table::new`], of two buckets that stay empty.
+    pub(crate) const fn nothing(heads: *const [Ptr<Entry>; 2]) -> Self {
+        Self {
+            heads: heads.cast(),
+            shift: usize::BITS - 1,
+            place: 1,
         }
     }
 
@@ -121,16 +130,18 @@ pub(crate) struct Writer {
     /// The number of entries.
     pub(crate) count: usize,
     /// Whether a resize is under way.
-    pub(crate) resizing: bool,
+    resizing: bool,
     /// The buckets of the current array below this one are in the other one, too.
     pub(crate) cursor: usize,
 }
 
 /// The table.
 pub(crate) struct Table {
-    /// One of `arrays`; NULL before there is one.
-    pub(crate) current: Ptr<Buckets>,
+    /// One of `arrays`, or `nothing`.
+    current: Ptr<Buckets>,
     pub(crate) arrays: [UnsafeCell<Buckets>; 2],
+    /// Before there is an array, so that readers need not ask.
+    nothing: *const Buckets,
     pub(crate) writer: UnsafeCell<Writer>,
 }
 
@@ -172,6 +183,24 @@ pub(crate) fn wanted_bits(count: usize, bits: u32) -> Option<u32> {
 }
 
 impl Table {
+    /// Makes a table without buckets. `current` must be the address of `nothing`, which is to be
+    /// [such](Buckets::nothing).
+    pub(crate) const fn new(nothing: &'static Buckets, current: Ptr<Buckets>) -> Self {
+        Self {
+            current,
+            arrays: [
+                UnsafeCell::new(Buckets::none(0)),
+                UnsafeCell::new(Buckets::none(1)),
+            ],
+            nothing,
+            writer: UnsafeCell::new(Writer {
+                count: 0,
+                resizing: false,
+                cursor: 0,
+            }),
+        }
+    }
+
     /// Returns the entry for `<obj, id>`, or NULL.
     ///
     /// # Safety
@@ -182,9 +211,7 @@ impl Table {
     pub(crate) unsafe fn find(&self, obj: *mut c_void, id: usize) -> *mut Entry {
         // SAFETY: What the current array leads to is valid for as long as RCU or the lock is held.
         unsafe {
-            let Some(buckets) = self.current.load().as_ref() else {
-                return null_mut();
-            };
+            let buckets = &*self.current.load();
             let mut entry = buckets.head(obj, id).load();
             while let Some(this) = entry.as_ref() {
                 if this.obj == obj && this.id == id {
@@ -213,16 +240,11 @@ impl Table {
     /// # Safety
     ///
     /// The lock must be held.
-    unsafe fn places(&self) -> (Option<&Buckets>, &UnsafeCell<Buckets>) {
+    unsafe fn places(&self) -> (&Buckets, &UnsafeCell<Buckets>) {
         let [first, second] = &self.arrays;
-        // SAFETY: The current array is one of those, and constant as long as it is.
-        let current = unsafe { self.current.load().as_ref() };
-        let other = if current.is_some_and(|current| current.place == 0) {
-            second
-        } else {
-            first
-        };
-        (current, other)
+        // SAFETY: The current array is one of those or `nothing`, and constant as long as it is.
+        let current = unsafe { &*self.current.load() };
+        (current, if current.place == 0 { second } else { first })
     }
 
     /// Calls `f` for all arrays that `<obj, id>` must be in.
@@ -233,7 +255,6 @@ impl Table {
     unsafe fn for_each_array(&self, obj: *mut c_void, id: usize, f: impl Fn(&Buckets)) {
         // SAFETY: The lock is held.
         let (writer, (current, other)) = unsafe { (self.writer(), self.places()) };
-        let Some(current) = current else { return };
         f(current);
         if writer.resizing && hash(obj, id).wrapping_shr(current.shift) < writer.cursor {
             // SAFETY: During a resize the other array is there, and written by nobody.
@@ -272,14 +293,14 @@ impl Table {
         }
     }
 
-    /// The logarithm of the number of buckets; 0 before there are any.
+    /// The logarithm of the number of buckets.
     ///
     /// # Safety
     ///
     /// The lock must be held.
     pub(crate) unsafe fn bits(&self) -> u32 {
         // SAFETY: By the caller's promise.
-        unsafe { self.places() }.0.map_or(0, Buckets::bits)
+        unsafe { self.places() }.0.bits()
     }
 
     /// Returns to what number of buckets, as a logarithm, the table should be resized.
@@ -319,9 +340,7 @@ impl Table {
     pub(crate) unsafe fn step(&self, mut budget: usize) -> bool {
         // SAFETY: The lock is held; during a resize both arrays are there.
         unsafe {
-            let (Some(current), other) = self.places() else {
-                return true;
-            };
+            let (current, other) = self.places();
             let (writer, other) = (self.writer(), &*other.get());
             let size = 1usize.wrapping_shl(current.bits());
             while writer.cursor < size {
@@ -352,11 +371,19 @@ impl Table {
         // SAFETY: By the caller's promise.
         unsafe {
             let (old, new) = self.places();
-            let old = old.map_or((null(), 0), |old| (old.heads, old.bits()));
+            let old = self.give_back(old);
             self.writer().resizing = false;
             self.current.store(new.get());
             old
         }
+    }
+
+    /// The buckets of `old`, which is no longer used, if they were given to the table.
+    fn give_back(&self, old: &Buckets) -> (*const Ptr<Entry>, u32) {
+        if core::ptr::eq(old, self.nothing) {
+            return (null(), 0);
+        }
+        (old.heads, old.bits())
     }
 
     /// Takes the table down: calls `f` for all entries, and returns the buckets as
@@ -368,9 +395,7 @@ impl Table {
     pub(crate) unsafe fn take(&self, f: impl Fn(*mut Entry)) -> (*const Ptr<Entry>, u32) {
         // SAFETY: By the caller's promise, which is more than the lock.
         unsafe {
-            let Some(current) = self.places().0 else {
-                return (null(), 0);
-            };
+            let current = self.places().0;
             for index in 0..1usize.wrapping_shl(current.bits()) {
                 let mut entry = (*current.heads.add(index)).load();
                 while !entry.is_null() {
@@ -379,10 +404,9 @@ impl Table {
                     entry = next;
                 }
             }
-            let old = (current.heads, current.bits());
-            self.current.store(null_mut());
+            self.current.store(self.nothing.cast_mut());
             self.writer().count = 0;
-            old
+            self.give_back(current)
         }
     }
 }

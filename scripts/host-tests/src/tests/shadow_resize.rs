@@ -28,7 +28,11 @@ mod shadow {
 
     impl<T> Ptr<T> {
         pub(crate) fn null() -> Self {
-            Self(AtomicPtr::new(std::ptr::null_mut()))
+            Self::new(std::ptr::null_mut())
+        }
+
+        pub(crate) fn new(ptr: *mut T) -> Self {
+            Self(AtomicPtr::new(ptr))
         }
 
         pub(crate) fn load(&self) -> *mut T {
@@ -53,11 +57,9 @@ use shadow::Ptr;
 use shadow_table::{
     Buckets,
     Entry,
-    Table,
-    Writer, //
+    Table, //
 };
 use std::{
-    cell::UnsafeCell,
     ffi::c_void,
     ptr::null_mut, //
 };
@@ -87,19 +89,11 @@ fn object(number: usize) -> *mut c_void {
 impl Memory {
     /// With arrays of 2 to the power of `bits` buckets, the first one in use.
     fn new(bits: &[u32]) -> Arc<Memory> {
+        // There is an array before anybody reads.
+        let heads = Box::leak(Box::new([Ptr::null(), Ptr::null()]));
+        let nothing: &Buckets = Box::leak(Box::new(Buckets::nothing(heads)));
         let memory = Arc::new(Memory {
-            table: Table {
-                current: Ptr::null(),
-                arrays: [
-                    UnsafeCell::new(Buckets::none(0)),
-                    UnsafeCell::new(Buckets::none(1)),
-                ],
-                writer: UnsafeCell::new(Writer {
-                    count: 0,
-                    resizing: false,
-                    cursor: 0,
-                }),
-            },
+            table: Table::new(nothing, Ptr::new(std::ptr::from_ref(nothing).cast_mut())),
             entries: (0..ENTRIES)
                 .map(|number| Entry {
                     next: [Ptr::null(), Ptr::null()],
