@@ -9,28 +9,18 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/array_size.h>
-#include <linux/kernel.h>
 #include <linux/livepatch.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 #include <linux/printk.h>
-#include <linux/sched.h>
 #include <linux/seq_file.h>
 #include <linux/string.h>
-#include <linux/wait.h>
 
 #define MAX_FUNCS 8
 #define MAX_IDS 4
 
-static char *vmlinux[MAX_FUNCS];
-static int nr_vmlinux;
-module_param_array(vmlinux, charp, &nr_vmlinux, 0444);
-MODULE_PARM_DESC(vmlinux, "Functions of vmlinux, each NAME or NAME:POSITION");
-
-static char *target[MAX_FUNCS];
-static int nr_target;
-module_param_array(target, charp, &nr_target, 0444);
-MODULE_PARM_DESC(target, "Functions of the module, each NAME or NAME:POSITION");
+#include "test_klp_funcs.h"
+#include "test_klp_hold.h"
 
 static bool scoped;
 module_param(scoped, bool, 0444);
@@ -59,34 +49,12 @@ static int nr_ids;
 module_param_array(ids, ulong, &nr_ids, 0444);
 MODULE_PARM_DESC(ids, "The ids of its states");
 
-static DECLARE_WAIT_QUEUE_HEAD(held);
-
-static int set_and_wake(const char *val, const struct kernel_param *kp)
-{
-	int ret = param_set_bool(val, kp);
-
-	wake_up_all(&held);
-	return ret;
-}
-
-static const struct kernel_param_ops wake_ops = {
-	.set = set_and_wake,
-	.get = param_get_bool,
-};
-
-static bool hold;
-module_param_cb(hold, &wake_ops, &hold, 0644);
-MODULE_PARM_DESC(hold, "Hold readers in a new function");
-
 static int livepatch_set_show(struct seq_file *m, void *v)
 {
-	wait_event(held, !READ_ONCE(hold) || strcmp(current->comm, "reader"));
+	wait_event(held, let_go());
 	seq_printf(m, "%s\n", KBUILD_MODNAME);
 	return 0;
 }
-
-static struct klp_func vmlinux_funcs[MAX_FUNCS + 1];
-static struct klp_func target_funcs[MAX_FUNCS + 1];
 
 static struct klp_object objs[] = {
 	{
@@ -162,32 +130,11 @@ static int add_list(void)
 	return 0;
 }
 
-static int add_funcs(struct klp_func *funcs, char **names, int nr)
-{
-	char *name;
-	int i, ret;
-
-	for (i = 0; i < nr; i++) {
-		name = names[i];
-		funcs[i].old_name = strsep(&name, ":");
-		funcs[i].new_func = livepatch_set_show;
-		if (!name)
-			continue;
-		ret = kstrtoul(name, 10, &funcs[i].old_sympos);
-		if (ret)
-			return ret;
-	}
-	return 0;
-}
-
 static int test_klp_rust_set_init(void)
 {
 	int i, ret;
 
-	ret = add_funcs(vmlinux_funcs, vmlinux, nr_vmlinux);
-	if (ret)
-		return ret;
-	ret = add_funcs(target_funcs, target, nr_target);
+	ret = add_funcs(livepatch_set_show);
 	if (ret)
 		return ret;
 	for (i = 0; i < nr_ids; i++)

@@ -11,29 +11,9 @@
 #include <linux/moduleparam.h>
 #include <linux/printk.h>
 #include <linux/proc_fs.h>
-#include <linux/sched.h>
 #include <linux/seq_file.h>
-#include <linux/string.h>
-#include <linux/wait.h>
 
-static DECLARE_WAIT_QUEUE_HEAD(held);
-
-static int set_and_wake(const char *val, const struct kernel_param *kp)
-{
-	int ret = param_set_bool(val, kp);
-
-	wake_up_all(&held);
-	return ret;
-}
-
-static const struct kernel_param_ops wake_ops = {
-	.set = set_and_wake,
-	.get = param_get_bool,
-};
-
-static bool hold;
-module_param_cb(hold, &wake_ops, &hold, 0644);
-MODULE_PARM_DESC(hold, "Hold readers in test_klp_walk_first()");
+#include "test_klp_hold.h"
 
 static bool interruptible;
 module_param(interruptible, bool, 0444);
@@ -42,11 +22,6 @@ MODULE_PARM_DESC(interruptible, "A signal ends the hold");
 static int init_ret;
 module_param(init_ret, int, 0444);
 MODULE_PARM_DESC(init_ret, "What the init function returns");
-
-static bool let_go(void)
-{
-	return !READ_ONCE(hold) || strcmp(current->comm, "reader");
-}
 
 /* Livepatches know these by name; as callbacks they keep their signature. */
 static noinline int test_klp_walk_first(struct seq_file *m, void *v)
