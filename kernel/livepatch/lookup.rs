@@ -14,7 +14,8 @@ use core::ops::ControlFlow;
 use kernel::{
     kallsyms,
     module_ref::Module,
-    prelude::*, //
+    prelude::*,
+    str::BStr, //
 };
 
 /// Start and size of a function.
@@ -54,12 +55,13 @@ pub(crate) fn find_symbol(object: Option<&CStr>, name: &CStr, position: usize) -
         }),
         None => kallsyms::for_each_match(name, matched),
     }
-    report(&search, object, name)
+    report(&search, object)
 }
 
 /// Returns what was found, or prints why nothing was.
-fn report(search: &Search<'_>, object: Option<&CStr>, name: &CStr) -> Result<usize> {
+fn report(search: &Search<'_>, object: Option<&CStr>) -> Result<usize> {
     let label = object.unwrap_or(c"vmlinux");
+    let name = BStr::from_bytes(search.name);
     search.result().map_err(|missing| {
         match missing {
             Missing::Name => pr_err!("symbol '{}' not found in symbol table\n", name),
@@ -95,11 +97,11 @@ impl<'a> Symbols<'a> {
     /// May sleep; takes the module mutex.
     pub(crate) fn find(
         module: &'a CStr,
-        symbols: impl Iterator<Item = (&'a CStr, usize)>,
+        symbols: impl Iterator<Item = (&'a [u8], usize)>,
     ) -> Result<Self> {
         let mut searches = KVec::new();
         for (name, position) in symbols {
-            searches.push(Search::new(name.to_bytes(), position), GFP_KERNEL)?;
+            searches.push(Search::new(name, position), GFP_KERNEL)?;
         }
         symtab::sort_searches(&mut searches);
         if !searches.is_empty() {
@@ -123,10 +125,9 @@ impl<'a> Symbols<'a> {
     /// # Errors
     ///
     /// As of [`find_symbol`], after the same message.
-    pub(crate) fn get(&self, name: &CStr, position: usize) -> Result<usize> {
-        let search =
-            symtab::find_search(&self.searches, name.to_bytes(), position).ok_or(EINVAL)?;
-        report(search, Some(self.module), name)
+    pub(crate) fn get(&self, name: &[u8], position: usize) -> Result<usize> {
+        let search = symtab::find_search(&self.searches, name, position).ok_or(EINVAL)?;
+        report(search, Some(self.module))
     }
 }
 
@@ -260,10 +261,13 @@ mod tests {
             (c"klp_shadow_get", 1),
             (c"klp_enable_patch", 1),
         ];
-        let symbols = Symbols::find(module.name(), wanted.iter().copied())?;
+        let names = wanted
+            .iter()
+            .map(|(name, position)| (name.to_bytes(), *position));
+        let symbols = Symbols::find(module.name(), names)?;
         for (name, position) in wanted {
             let addr = find_symbol(Some(module.name()), name, position)?;
-            assert_eq!(symbols.get(name, position)?, addr);
+            assert_eq!(symbols.get(name.to_bytes(), position)?, addr);
         }
         assert_eq!(symbols.addresses().count(), wanted.len());
         Ok(())

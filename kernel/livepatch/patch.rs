@@ -216,7 +216,8 @@ impl Object {
     /// Finds all functions, old and new, of a loaded object of `livepatch`. Changes nothing outside
     /// of the patch.
     fn resolve(&self, locked: &Locked, livepatch: &Module) -> Result {
-        let wanted = self.funcs.iter().map(|func| (&**func.name, func.sympos));
+        let funcs = self.funcs.iter();
+        let wanted = funcs.map(|func| (func.name.to_bytes(), func.sympos));
         let symbols = self
             .module_name()
             .map(|name| Symbols::find(name, wanted))
@@ -228,7 +229,7 @@ impl Object {
 
         for func in &self.funcs {
             let addr = match &symbols {
-                Some(symbols) => symbols.get(&func.name, func.sympos)?,
+                Some(symbols) => symbols.get(func.name.to_bytes(), func.sympos)?,
                 None => lookup::find_symbol(None, &func.name, func.sympos)?,
             };
             let old = old_sizes.extent(addr).inspect_err(|_| {

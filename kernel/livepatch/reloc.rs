@@ -11,7 +11,10 @@
 //! `klp_find_section_by_name()` of `core.c`.
 
 use crate::{
-    lookup,
+    lookup::{
+        self,
+        Symbols, //
+    },
     symbol, //
 };
 use core::ffi::CStr;
@@ -128,27 +131,28 @@ impl Image {
     ///
     /// The image must be valid, and `section` one of its relocation sections.
     unsafe fn resolve_symbols(self, section: &bindings::Elf64_Shdr, object: &CStr) -> Result {
-        // SAFETY: By the caller's promise.
-        let symbols = unsafe { self.section(self.symbols_index) };
-        let table = symbols.sh_addr as *mut bindings::Elf64_Sym;
-        let table_len = symbols.sh_size as usize / size_of::<bindings::Elf64_Sym>();
-        let relas = section.sh_addr as *const bindings::Elf64_Rela;
         let count = section.sh_size as usize / size_of::<bindings::Elf64_Rela>();
+        // What is malformed is for the second look, in its turn.
+        let wanted = (0..count).filter_map(|i| {
+            // SAFETY: By the caller's promise, and as `i` is below the number of entries.
+            let name = unsafe { self.symbol(section, i) }.ok()?.1;
+            let parsed = symbol::parse_symbol(name.to_bytes())?;
+            (parsed.object == object.to_bytes()).then_some((parsed.name, parsed.position))
+        });
+        let found = if object == c"vmlinux" {
+            None
+        } else {
+            Some(Symbols::find(object, wanted)?)
+        };
 
         for i in 0..count {
-            // SAFETY: The section has `count` entries.
-            let symbol_index = unsafe { (*relas.wrapping_add(i)).r_info } >> 32;
-            // CAST: The upper half of 64 bits.
-            let symbol_index = symbol_index as usize;
-            if symbol_index >= table_len {
-                pr_err!("rela sec idx {} has no symbol {}\n", i, symbol_index);
-                return Err(EINVAL);
-            }
-            // SAFETY: The index is inside the table, which is ours to change under the mutex.
-            let entry = unsafe { &mut *table.wrapping_add(symbol_index) };
-            // SAFETY: The module loader keeps names of livepatch symbols inside the table.
-            let name =
-                unsafe { CStr::from_char_ptr(self.strings.wrapping_add(entry.st_name as usize)) };
+            // SAFETY: As above.
+            let (entry, name) = unsafe { self.symbol(section, i) }.map_err(|index| {
+                pr_err!("rela sec idx {} has no symbol {}\n", i, index);
+                EINVAL
+            })?;
+            // SAFETY: A symbol of the table, which is ours to change under the mutex.
+            let entry = unsafe { &mut *entry };
             if u32::from(entry.st_shndx) != bindings::SHN_LIVEPATCH {
                 pr_err!(
                     "symbol {} at rela sec {} idx {} is not marked as a livepatch symbol\n",
@@ -158,14 +162,49 @@ impl Image {
                 );
                 return Err(EINVAL);
             }
-            entry.st_value = resolve(name, object)? as u64;
+            entry.st_value = resolve(name, object, found.as_ref())? as u64;
         }
         Ok(())
     }
+
+    /// Returns the symbol that entry `i` of a relocation section refers to, and its name.
+    ///
+    /// # Errors
+    ///
+    /// The number of the symbol when that is not in the symbol table.
+    ///
+    /// # Safety
+    ///
+    /// The image must be valid, `section` one of its relocation sections, and `i` below the number
+    /// of its entries.
+    unsafe fn symbol<'a>(
+        self,
+        section: &bindings::Elf64_Shdr,
+        i: usize,
+    ) -> Result<(*mut bindings::Elf64_Sym, &'a CStr), usize> {
+        // SAFETY: By the caller's promise.
+        let symbols = unsafe { self.section(self.symbols_index) };
+        let table = symbols.sh_addr as *mut bindings::Elf64_Sym;
+        let relas = section.sh_addr as *const bindings::Elf64_Rela;
+        // SAFETY: By the caller's promise.
+        let index = unsafe { (*relas.wrapping_add(i)).r_info } >> 32;
+        // CAST: The upper half of 64 bits.
+        let index = index as usize;
+        if index >= symbols.sh_size as usize / size_of::<bindings::Elf64_Sym>() {
+            return Err(index);
+        }
+        let entry = table.wrapping_add(index);
+        // SAFETY: The index is inside the table. The module loader keeps names of livepatch symbols
+        // inside the string table.
+        let name =
+            unsafe { CStr::from_char_ptr(self.strings.wrapping_add((*entry).st_name as usize)) };
+        Ok((entry, name))
+    }
 }
 
-/// Returns the address of the klp symbol `name`, referred to on behalf of `object`.
-fn resolve(name: &CStr, object: &CStr) -> Result<usize> {
+/// Returns the address of the klp symbol `name`, referred to on behalf of `object`, of which the
+/// symbols in `found` were looked up.
+fn resolve(name: &CStr, object: &CStr, found: Option<&Symbols<'_>>) -> Result<usize> {
     let Some(parsed) = symbol::parse_symbol(name.to_bytes()) else {
         pr_err!("symbol {} has an incorrectly formatted name\n", name);
         return Err(EINVAL);
@@ -179,6 +218,9 @@ fn resolve(name: &CStr, object: &CStr) -> Result<usize> {
             BStr::from_bytes(parsed.name)
         );
         return Err(EINVAL);
+    }
+    if let Some(found) = found.filter(|_| parsed.object == object.to_bytes()) {
+        return found.get(parsed.name, parsed.position);
     }
     let symbol = CString::try_from_fmt(fmt!("{}", BStr::from_bytes(parsed.name)))?;
     let module = CString::try_from_fmt(fmt!("{}", BStr::from_bytes(parsed.object)))?;
