@@ -14,7 +14,10 @@
 //!
 //! Answers to `struct klp_ops` of `patch.h`, and to the func stack as the handler sees it.
 
-use core::cell::UnsafeCell;
+use core::{
+    cell::UnsafeCell,
+    mem::offset_of, //
+};
 
 /// The distance of functions is a multiple of this; their ftrace locations may be a few bytes in.
 #[cfg(not(target_arch = "aarch64"))]
@@ -26,7 +29,8 @@ pub(crate) const GRAIN: usize = 8;
 /// The logarithm of how many bytes of code share a displacement, a row.
 pub(crate) const ROW_BITS: u32 = 13;
 
-/// From a patched function's ftrace location to what is to run.
+/// From a patched function's ftrace location to what is to run. An ops has the address of `rows`,
+/// which saves an addition.
 #[repr(C)]
 pub(crate) struct Table {
     /// The ftrace location of the first function, or up to a grain less.
@@ -36,6 +40,12 @@ pub(crate) struct Table {
     pub(crate) nr_strays: usize,
     /// The displacements, as addresses; as many as there are rows up to the last function.
     pub(crate) rows: [usize; 0],
+}
+
+/// Returns the table that has these rows.
+#[inline(always)]
+pub(crate) fn table_of(rows: *const usize) -> *const Table {
+    rows.wrapping_byte_sub(offset_of!(Table, rows)).cast()
 }
 
 /// A function whose slot is elsewhere.

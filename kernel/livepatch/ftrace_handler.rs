@@ -41,8 +41,7 @@ use kernel::{
     bindings,
     ffi::{
         c_int,
-        c_ulong,
-        c_void, //
+        c_ulong, //
     },
     prelude::export, //
 };
@@ -52,6 +51,7 @@ mod dispatch;
 use dispatch::{
     row_of,
     slot_at,
+    table_of,
     Slot,
     Table, //
 };
@@ -60,8 +60,8 @@ use dispatch::{
 ///
 /// # Safety
 ///
-/// `ops` must be a registered ops whose `private` is a valid [`Table`], `ip` the ftrace location of
-/// one of its functions, `fregs` the registers at the entry of the function.
+/// `ops` must be a registered ops whose `private` is the rows of a valid [`Table`], `ip` the ftrace
+/// location of one of its functions, `fregs` the registers at the entry of the function.
 #[export]
 pub unsafe extern "C" fn klp_ftrace_handler(
     ip: c_ulong,
@@ -69,27 +69,27 @@ pub unsafe extern "C" fn klp_ftrace_handler(
     ops: *mut bindings::ftrace_ops,
     fregs: *mut bindings::ftrace_regs,
 ) {
-    // SAFETY: Paired with the one at the end, here or in what is called instead.
-    unsafe { preempt_disable() };
+    // SAFETY: Undone at the end, here or in what is called instead.
+    let before = unsafe { preempt_disable() };
 
     // SAFETY: `private` of a registered ops is constant and valid, and ftrace calls only for
     // functions of the ops' filter, which are those of the table.
     unsafe {
-        let table = (*ops).private.cast::<Table>();
+        let table = table_of((*ops).private.cast());
         let slot = place_of(table, ip);
         // What is rare is called last, so that the way of most calls need not save any register.
         if (*slot).ip != ip {
-            return redirect_stray(ip, table, fregs);
+            return redirect_stray(ip, table, fregs, before);
         }
         let target = (*slot).target.get().read_volatile();
         if target == 0 {
-            return redirect_by_task(slot, fregs);
+            return redirect_by_task(slot, fregs, before);
         }
         set_instruction_pointer(fregs, target);
     }
 
-    // SAFETY: Paired with the one above.
-    unsafe { preempt_enable() };
+    // SAFETY: Undoes the one above.
+    unsafe { preempt_enable(before) };
 }
 
 /// Returns the place of the slot of the function at `ip`. For a stray it is another slot's.
@@ -113,13 +113,14 @@ unsafe fn place_of(table: *const Table, ip: usize) -> *const Slot {
 ///
 /// # Safety
 ///
-/// As for [`klp_ftrace_handler`]; preemption must be disabled, and is enabled.
+/// As for [`klp_ftrace_handler`]; preemption must be disabled, and is enabled as it was `before`.
 #[cold]
 #[inline(never)]
-unsafe extern "C" fn redirect_stray(
+unsafe fn redirect_stray(
     ip: usize,
     table: *const Table,
     fregs: *mut bindings::ftrace_regs,
+    before: Before,
 ) {
     // SAFETY: The table is valid, and has as many strays as it says.
     unsafe {
@@ -131,7 +132,7 @@ unsafe extern "C" fn redirect_stray(
             let slot = (*stray).slot;
             let target = (*slot).target.get().read_volatile();
             if target == 0 {
-                return redirect_by_task(slot, fregs);
+                return redirect_by_task(slot, fregs, before);
             }
             set_instruction_pointer(fregs, target);
             break;
@@ -139,7 +140,7 @@ unsafe extern "C" fn redirect_stray(
     }
 
     // SAFETY: By the caller's promise.
-    unsafe { preempt_enable() };
+    unsafe { preempt_enable(before) };
 }
 
 /// Does what is left for the handler to do for a function that is in transition.
@@ -147,10 +148,10 @@ unsafe extern "C" fn redirect_stray(
 /// # Safety
 ///
 /// `slot` must be valid and its target have been read as 0, `fregs` be valid; preemption must be
-/// disabled, and is enabled.
+/// disabled, and is enabled as it was `before`.
 #[cold]
 #[inline(never)]
-unsafe extern "C" fn redirect_by_task(slot: *const Slot, fregs: *mut bindings::ftrace_regs) {
+unsafe fn redirect_by_task(slot: *const Slot, fregs: *mut bindings::ftrace_regs, before: Before) {
     // Order the target before the choices and the state of the task. Pairs with the smp_wmb() of
     // `FuncStack::decide_by_task()`: whoever finds no target finds the choices, and does not see
     // KLP_TRANSITION_IDLE.
@@ -160,7 +161,7 @@ unsafe extern "C" fn redirect_by_task(slot: *const Slot, fregs: *mut bindings::f
     let state: c_int = unsafe { addr_of!((*current()).patch_state).read_volatile() };
     if state == bindings::KLP_TRANSITION_IDLE {
         // SAFETY: As for this.
-        return unsafe { redirect_idle(slot, fregs) };
+        return unsafe { redirect_idle(slot, fregs, before) };
     }
     // SAFETY: A slot may be read at any time.
     unsafe {
@@ -174,7 +175,7 @@ unsafe extern "C" fn redirect_by_task(slot: *const Slot, fregs: *mut bindings::f
     }
 
     // SAFETY: By the caller's promise.
-    unsafe { preempt_enable() };
+    unsafe { preempt_enable(before) };
 }
 
 /// Does the same for a task that is in KLP_TRANSITION_IDLE, which is not to happen.
@@ -184,13 +185,13 @@ unsafe extern "C" fn redirect_by_task(slot: *const Slot, fregs: *mut bindings::f
 /// As for [`redirect_by_task`].
 #[cold]
 #[inline(never)]
-unsafe extern "C" fn redirect_idle(slot: *const Slot, fregs: *mut bindings::ftrace_regs) {
+unsafe fn redirect_idle(slot: *const Slot, fregs: *mut bindings::ftrace_regs, before: Before) {
     warn_once();
     // SAFETY: By the caller's promise.
     unsafe {
         let [_, patched] = &(*slot).choice;
         set_instruction_pointer(fregs, patched.get().read_volatile());
-        preempt_enable();
+        preempt_enable(before);
     }
 }
 
@@ -245,10 +246,13 @@ mod arch {
 
     extern "C" {
         static __preempt_count: c_ulong;
-        static current_task: *mut c_void;
+        static current_task: *mut bindings::task_struct;
         #[cfg(CONFIG_PREEMPTION)]
         fn preempt_schedule_notrace_thunk();
     }
+
+    /// What the counter was: not needed, as decrementing it also tells whether to reschedule.
+    pub(crate) struct Before;
 
     /// `preempt_disable_notrace()`.
     ///
@@ -256,18 +260,19 @@ mod arch {
     ///
     /// [`preempt_enable`] must follow.
     #[inline(always)]
-    pub(crate) unsafe fn preempt_disable() {
+    pub(crate) unsafe fn preempt_disable() -> Before {
         // SAFETY: This CPU's counter.
         unsafe { asm!("inc qword ptr gs:[rip + {}]", sym __preempt_count, options(nostack)) };
+        Before
     }
 
     /// `preempt_enable_notrace()`.
     ///
     /// # Safety
     ///
-    /// Undoes one [`preempt_disable`].
+    /// Undoes the [`preempt_disable`] that has returned `before`.
     #[inline(always)]
-    pub(crate) unsafe fn preempt_enable() {
+    pub(crate) unsafe fn preempt_enable(_before: Before) {
         // The counter becomes 0 when a request to reschedule is in it, too. The thunk saves all
         // registers.
         //
@@ -337,30 +342,35 @@ mod arch {
         unsafe { addr_of_mut!((*current()).thread_info.__bindgen_anon_1.preempt.count) }
     }
 
+    /// What the counter was.
+    pub(crate) struct Before(u32);
+
     /// `preempt_disable_notrace()`.
     ///
     /// # Safety
     ///
     /// [`preempt_enable`] must follow.
     #[inline(always)]
-    pub(crate) unsafe fn preempt_disable() {
+    pub(crate) unsafe fn preempt_disable() -> Before {
         let count = count();
         // SAFETY: Written by the task itself only; interrupts leave it as it was.
-        unsafe { count.write_volatile(count.read_volatile().wrapping_add(1)) };
+        let before = unsafe { count.read_volatile() };
+        // SAFETY: As above.
+        unsafe { count.write_volatile(before.wrapping_add(1)) };
         core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::SeqCst);
+        Before(before)
     }
 
     /// `preempt_enable_notrace()`.
     ///
     /// # Safety
     ///
-    /// Undoes one [`preempt_disable`].
+    /// Undoes the [`preempt_disable`] that has returned `before`.
     #[inline(always)]
-    pub(crate) unsafe fn preempt_enable() {
+    pub(crate) unsafe fn preempt_enable(before: Before) {
         core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::SeqCst);
-        let count = count();
         // SAFETY: As above.
-        unsafe { count.write_volatile(count.read_volatile().wrapping_sub(1)) };
+        unsafe { count().write_volatile(before.0) };
         #[cfg(CONFIG_PREEMPTION)]
         {
             // Together with the count: 0 when rescheduling was asked for, too. Read anew, as an
@@ -410,5 +420,6 @@ use arch::{
     current,
     preempt_disable,
     preempt_enable,
-    read_barrier, //
+    read_barrier,
+    Before, //
 };

@@ -330,7 +330,7 @@ impl HookSet {
             } else {
                 ftrace::SAVE_REGS
             };
-        let private = table.as_mut_ptr().cast();
+        let private = table.as_mut_ptr().wrapping_add(HEADER).cast();
         // SAFETY: The handler is untraceable and may be called anywhere; table, slots and strays
         // live in vectors that the set keeps, unchanged, until the ops is unregistered.
         let ops = unsafe { Ops::new(bindings::klp_ftrace_handler, flags, private) };
