@@ -210,7 +210,7 @@ EXPORT_SYMBOL_FOR_MODULES(clear_relocate_add, "livepatch");
 
 EXPORT_SYMBOL_FOR_MODULES(apply_relocate_add, "livepatch");
 EXPORT_SYMBOL_FOR_MODULES(find_module, "livepatch");
-EXPORT_SYMBOL_FOR_MODULES(ftrace_location, "livepatch");
+EXPORT_SYMBOL_FOR_MODULES(ftrace_location_range, "livepatch");
 EXPORT_SYMBOL_FOR_MODULES(idle_task, "livepatch");
 EXPORT_SYMBOL_FOR_MODULES(kallsyms_lookup_size_offset, "livepatch");
 EXPORT_SYMBOL_FOR_MODULES(kallsyms_on_each_match_symbol, "livepatch");

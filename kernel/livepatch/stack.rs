@@ -421,7 +421,8 @@ fn retire(set: Pin<KBox<HookSet>>) {
 
 /// Finds the ftrace location of a func of a loaded object.
 fn locate(locked: &Locked, func: &Func) -> Option<usize> {
-    let ip = ftrace::location(func.old.get(locked)?.start)?;
+    let Extent { start, size } = func.old.get(locked)?;
+    let ip = ftrace::location(start, size)?;
     func.ip.set(locked, ip);
     Some(ip)
 }

@@ -35,22 +35,25 @@ pub const SAVE_REGS: c_ulong = bindings::FTRACE_OPS_FL_SAVE_REGS as c_ulong;
 pub const MCOUNT_INSN_SIZE: usize = bindings::MCOUNT_INSN_SIZE as usize;
 const DYNAMIC: c_ulong = bindings::FTRACE_OPS_FL_DYNAMIC as c_ulong;
 
-/// Returns the address that ftrace patches for the function that contains `addr`.
+/// Returns the address that ftrace patches for the function of `size` bytes at `start`.
 ///
-/// [`None`] means that the function cannot be traced.
+/// [`None`] means that the function cannot be traced. `ftrace_location()` is the same for who does
+/// not know the size: it looks that up, among all symbols of a module.
 ///
 /// # Examples
 ///
 /// ```
-/// assert!(kernel::ftrace::location(0).is_none());
+/// assert!(kernel::ftrace::location(0, 1).is_none());
 /// ```
-#[inline]
-pub fn location(addr: usize) -> Option<usize> {
-    // SAFETY: `ftrace_location()` accepts any value.
-    match unsafe { bindings::ftrace_location(addr) } {
-        0 => None,
-        ip => Some(ip),
-    }
+pub fn location(start: usize, size: usize) -> Option<usize> {
+    let last = start.checked_add(size)?.checked_sub(1)?;
+    [start, last].into_iter().find_map(|end| {
+        // SAFETY: `ftrace_location_range()` accepts any values.
+        match unsafe { bindings::ftrace_location_range(start, end) } {
+            0 => None,
+            ip => Some(ip),
+        }
+    })
 }
 
 /// A callback for a set of functions.
