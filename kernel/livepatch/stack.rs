@@ -438,8 +438,8 @@ fn add_unhooked(locked: &Locked, sets: &HookSets, ip: usize, new: &mut KVec<usiz
 /// Hooks the functions of all loaded objects of `patch` together, so that [`patch_object`] need not
 /// do it for each of several: a set takes a pass of ftrace, and its end grace periods.
 ///
-/// Without effect on calls: the func stacks stay empty. If this cannot be done, nothing has changed,
-/// and patching the objects will tell why. May sleep.
+/// Without effect on calls: the func stacks stay empty. If this cannot be done, nothing has
+/// changed, and patching the objects will tell why. May sleep.
 pub(crate) fn hook_ahead(locked: &Locked, patch: &Patch) {
     let objects = || {
         let objects = patch.objects.borrow(locked).iter();
@@ -621,8 +621,8 @@ fn find_refused<'a>(locked: &Locked, object: &'a Object, new: &[usize]) -> Optio
 
 /// Takes the functions of `object` off their func stacks, or only its nops.
 ///
-/// They stay hooked, without effect, until [`unhook_unused`]. Callers may still be on their way into
-/// the new functions: see [`synchronize`].
+/// They stay hooked, without effect, until [`unhook_unused`]. Callers may still be on their way
+/// into the new functions: see [`synchronize`].
 pub(crate) fn unpatch_object(locked: &Locked, object: &Object, nops_only: bool) {
     HOOKS.with(locked, |sets| {
         for func in &object.funcs {
