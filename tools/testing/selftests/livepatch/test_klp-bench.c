@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -27,7 +28,8 @@
 #include <unistd.h>
 
 #define KLP "/sys/kernel/livepatch/"
-#define STACK 16384
+/* 16 KiB on x86_64, 128 KiB on arm64. */
+#define STACK PTHREAD_STACK_MIN
 
 static void die(const char *what)
 {
