@@ -121,7 +121,8 @@ MODULE_PARM_DESC(now, "Time and idle time in ns");
 
 /* Calls */
 
-static u64 time_calls(test_klp_bench_func_t func, unsigned int n)
+/* Not inlined, nor is time_gets(): what surrounds the loop is to be the same. */
+static noinline u64 time_calls(test_klp_bench_func_t func, unsigned int n)
 {
 	unsigned long flags;
 	int x = 0;
@@ -399,7 +400,6 @@ static int run_shadow_alloc(unsigned int n)
 	return 0;
 }
 
-/* One loop for all ids: what is not the call must be the same. */
 static noinline u64 time_gets(unsigned int n, unsigned long id)
 {
 	unsigned int i, found = 0;
