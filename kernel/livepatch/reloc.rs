@@ -214,7 +214,8 @@ fn resolve(name: &CStr, object: &CStr, found: Option<&Symbols<'_>>) -> Result<us
     // Exported symbols need none.
     if in_vmlinux && object != c"vmlinux" {
         pr_err!(
-            "invalid access to vmlinux symbol '{}' from module-specific livepatch relocation section\n",
+            "invalid access to vmlinux symbol '{}' from module-specific livepatch relocation \
+             section\n",
             BStr::from_bytes(parsed.name)
         );
         return Err(EINVAL);
