@@ -14,10 +14,7 @@
 //!
 //! Answers to `struct klp_ops` of `patch.h`, and to the func stack as the handler sees it.
 
-use core::{
-    cell::UnsafeCell,
-    mem::offset_of, //
-};
+use core::cell::UnsafeCell;
 
 /// The distance of functions is a multiple of this; their ftrace locations may be a few bytes in.
 #[cfg(not(target_arch = "aarch64"))]
@@ -40,12 +37,6 @@ pub(crate) struct Table {
     pub(crate) nr_strays: usize,
     /// The displacements, as addresses; as many as there are rows up to the last function.
     pub(crate) rows: [usize; 0],
-}
-
-/// Returns the table that has these rows.
-#[inline(always)]
-pub(crate) fn table_of(rows: *const usize) -> *const Table {
-    rows.wrapping_byte_sub(offset_of!(Table, rows)).cast()
 }
 
 /// A function whose slot is elsewhere.

@@ -32,6 +32,7 @@
 
 use core::{
     arch::asm,
+    mem::offset_of,
     ptr::{
         addr_of,
         addr_of_mut, //
@@ -51,7 +52,6 @@ mod dispatch;
 use dispatch::{
     row_of,
     slot_at,
-    table_of,
     Slot,
     Table, //
 };
@@ -90,6 +90,12 @@ pub unsafe extern "C" fn klp_ftrace_handler(
 
     // SAFETY: Undoes the one above.
     unsafe { preempt_enable(before) };
+}
+
+/// Returns the table that has these rows.
+#[inline(always)]
+fn table_of(rows: *const usize) -> *const Table {
+    rows.wrapping_byte_sub(offset_of!(Table, rows)).cast()
 }
 
 /// Returns the place of the slot of the function at `ip`. For a stray it is another slot's.
@@ -246,7 +252,7 @@ mod arch {
 
     extern "C" {
         static __preempt_count: c_ulong;
-        static current_task: *mut bindings::task_struct;
+        static current_task: *mut kernel::ffi::c_void;
         #[cfg(CONFIG_PREEMPTION)]
         fn preempt_schedule_notrace_thunk();
     }
