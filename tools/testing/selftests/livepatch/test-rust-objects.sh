@@ -32,7 +32,7 @@ function count_ops() {
 start_test "two modules share an ftrace_ops"
 
 load_mod $MOD_TARGET
-load_mod $MOD_STRESS_TARGET
+load_mod $MOD_STRESS_TARGET idle=1
 remember_state
 before=$(count_ops)
 load_lp $MOD_STRESS
@@ -50,7 +50,7 @@ unload_mod $MOD_TARGET
 
 check_result "% insmod test_modules/$MOD_TARGET.ko
 $MOD_TARGET: test_klp_mod_target_init
-% insmod test_modules/$MOD_STRESS_TARGET.ko
+% insmod test_modules/$MOD_STRESS_TARGET.ko idle=1
 % insmod test_modules/$MOD_STRESS.ko
 $(expect_enabled $MOD_STRESS)
 $(expect_disabled $MOD_STRESS)

@@ -22,10 +22,15 @@
 #include <linux/kernel.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
+#include <linux/moduleparam.h>
 #include <linux/printk.h>
 #include <linux/proc_fs.h>
 #include <linux/random.h>
 #include <linux/sched.h>
+
+static bool idle;
+module_param(idle, bool, 0444);
+MODULE_PARM_DESC(idle, "No kernel thread: it is hardly ever outside of the functions");
 
 static struct proc_dir_entry *dir;
 static struct task_struct *thread;
@@ -103,9 +108,11 @@ static const struct proc_ops value_ops = {
 
 static int test_klp_stress_target_init(void)
 {
-	thread = kthread_run(thread_func, NULL, "klp_stress");
-	if (IS_ERR(thread))
-		return PTR_ERR(thread);
+	if (!idle) {
+		thread = kthread_run(thread_func, NULL, "klp_stress");
+		if (IS_ERR(thread))
+			return PTR_ERR(thread);
+	}
 
 	dir = proc_mkdir("test_klp_stress", NULL);
 	if (!dir)
@@ -118,14 +125,16 @@ static int test_klp_stress_target_init(void)
 remove:
 	proc_remove(dir);
 stop:
-	kthread_stop(thread);
+	if (thread)
+		kthread_stop(thread);
 	return -ENOMEM;
 }
 
 static void test_klp_stress_target_exit(void)
 {
 	proc_remove(dir);
-	kthread_stop(thread);
+	if (thread)
+		kthread_stop(thread);
 }
 
 module_init(test_klp_stress_target_init);
