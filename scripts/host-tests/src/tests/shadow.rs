@@ -354,7 +354,8 @@ fn spread() {
                 let grid: Vec<Key> = objects(half / 16)
                     .flat_map(|obj| (0..16).map(move |id| (obj, id)))
                     .collect();
-                for keys in [one_id, many_ids, grid] {
+                let high_ids: Vec<Key> = (0..half).map(|id| (start, id << 32)).collect();
+                for keys in [one_id, many_ids, grid, high_ids] {
                     let (mean, longest) = chains(&keys, bits);
                     assert!(
                         mean < 1.45 && longest <= 10,
