@@ -103,6 +103,7 @@ def memory(boot):
 ROWS = (
     ("call.steady", "patched call, over unpatched, any F", "insns", steady),
     ("call.jump", "  the same with direct jump on", "insns", lambda b: call(b, "call.jump", "F=1000", 2)),
+    ("call.jump-only", "  a jump by ftrace alone, no livepatch", "insns", lambda b: call(b, "call.jump-only", "-")),
     ("call.transition", "call during a transition", "insns", in_transition),
     ("call.traced", "patched and traced call, F=1000", "insns", lambda b: call(b, "call.traced", "F=1000")),
     ("enable.insns", "enable F=1000", "insns", lambda b: b.get("enable.insns", "F=1000")),

@@ -209,6 +209,82 @@ static int run_untrace(void)
 	return ret;
 }
 
+/*
+ * The least that a call can cost which goes elsewhere: no ftrace_ops with a
+ * handler, a jump in place of the call to ftrace.
+ */
+
+static bool jumps = IS_ENABLED(CONFIG_DYNAMIC_FTRACE_WITH_JMP);
+module_param(jumps, bool, 0444);
+MODULE_PARM_DESC(jumps, "Whether this kernel has such jumps");
+
+#ifdef CONFIG_DYNAMIC_FTRACE_WITH_JMP
+static struct ftrace_ops jump_ops;
+static unsigned long jump_to;
+
+static void note_wait(u64 since, u64 idle_before)
+{
+	sprintf(result, "%llu %llu", now() - since, idle() - idle_before);
+}
+
+static int run_jump(unsigned int i, unsigned int j)
+{
+	u64 idle_before, t;
+	int ret;
+
+	if (jump_to || i >= BENCH_FUNCTIONS || j >= BENCH_FUNCTIONS || i == j)
+		return -EINVAL;
+	ret = ftrace_set_filter_ip(&jump_ops, (unsigned long)test_klp_bench_funcs[i], 0, 1);
+	if (ret)
+		return ret;
+	jump_to = ftrace_jmp_set((unsigned long)test_klp_bench_funcs[j]);
+	idle_before = idle();
+	t = now();
+	ret = register_ftrace_direct(&jump_ops, jump_to);
+	note_wait(t, idle_before);
+	if (ret) {
+		jump_to = 0;
+		ftrace_free_filter(&jump_ops);
+	}
+	return ret;
+}
+
+static int run_unjump(void)
+{
+	u64 idle_before, t;
+	int ret;
+
+	if (!jump_to)
+		return -EINVAL;
+	idle_before = idle();
+	t = now();
+	ret = unregister_ftrace_direct(&jump_ops, jump_to, true);
+	note_wait(t, idle_before);
+	jump_to = 0;
+	return ret;
+}
+
+static void end_jump(void)
+{
+	if (jump_to)
+		run_unjump();
+}
+#else
+static int run_jump(unsigned int i, unsigned int j)
+{
+	return -EOPNOTSUPP;
+}
+
+static int run_unjump(void)
+{
+	return -EINVAL;
+}
+
+static void end_jump(void)
+{
+}
+#endif
+
 /* A task that a livepatch cannot switch */
 
 static struct task_struct *holder;
@@ -483,6 +559,10 @@ static int set_run(const char *value, const struct kernel_param *kp)
 		return run_trace(a);
 	if (!strcmp(command, "untrace"))
 		return run_untrace();
+	if (!strcmp(command, "jump"))
+		return run_jump(a, b);
+	if (!strcmp(command, "unjump"))
+		return run_unjump();
 	if (!strcmp(command, "hold"))
 		return run_hold();
 	if (!strcmp(command, "held-call"))
@@ -534,6 +614,7 @@ static void test_klp_bench_exit(void)
 		run_unwatch();
 	if (traced)
 		run_untrace();
+	end_jump();
 	klp_shadow_free_all(SHADOW_ID, NULL);
 	unregister_trace_cpu_idle(probe_idle, NULL);
 	tracepoint_synchronize_unregister();
