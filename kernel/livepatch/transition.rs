@@ -81,8 +81,7 @@ use kernel::{
     task::Task,
     tasklist::{
         self,
-        CpusReadGuard,
-        ReadGuard, //
+        CpusReadGuard, //
     },
     time::msecs_to_jiffies,
     warn_on_once, //
@@ -253,9 +252,10 @@ impl StackCheck {
     }
 }
 
-/// Calls `f` for all tasks, idle ones included.
+/// Calls `f`, which may be for a task again, for all tasks, idle ones included. Who is forked
+/// meanwhile is visited or has a parent that was.
 fn for_each_task(mut f: impl FnMut(&Task)) {
-    ReadGuard::new().for_each_thread(&mut f);
+    tasklist::for_each_thread(&mut f);
     tasklist::for_each_idle(|_, task| f(task));
 }
 
@@ -290,7 +290,8 @@ pub(crate) fn init(
 
     let initial = target.reversed().state();
     for_each_task(|task| {
-        warn_on_once!(task.patch_state() != IDLE);
+        // A child, or one that is visited again, has it already.
+        warn_on_once!(task.patch_state() != IDLE && task.patch_state() != initial);
         task.set_patch_state(initial);
     });
 
@@ -495,7 +496,18 @@ fn switch_tasks(target: c_int) -> bool {
 
     // The walk can miss a thread that was forked, or whose process was replaced by exec, behind it.
     // Threads forked from now on inherit the target from their parents.
-    walked.is_ok() && complete && ReadGuard::new().all_threads(|task| task.patch_state() == target)
+    walked.is_ok()
+        && complete
+        && tasklist::all_threads(|task| {
+            let switched = task.patch_state() == target;
+            // start() may have set the flag again of a task that it had visited before, or of its
+            // child, and that switched in between. Until here it would have been switched to what
+            // it is; then the flag must not be there any more.
+            if switched && task.patch_pending() {
+                task.clear_patch_pending();
+            }
+            switched
+        })
 }
 
 /// The work that tries again.

@@ -29,10 +29,10 @@ const _: () = {
     );
 };
 
-/// How many threads a walk under RCU visits before it lets others run.
+/// How many threads a walk visits before it lets others run.
 const CHUNK: u32 = 64;
 
-/// How often a walk under RCU begins anew when it has lost its place.
+/// How often a walk begins anew when it has lost its place.
 const ATTEMPTS: u32 = 8;
 
 /// Reads the link to the next node.
@@ -91,8 +91,60 @@ unsafe fn walk(mut visit: impl FnMut(*mut bindings::task_struct, &Task) -> bool)
     }
 }
 
-/// Calls `f` for each thread of each process, the idle tasks excepted, and lets others run, fork
-/// and exit meanwhile.
+/// How a walk in chunks ended.
+enum Walked {
+    /// All threads have been visited.
+    All,
+    /// `f` did not want to go on.
+    Stopped,
+    /// The place was lost: the thread that the walk had come to was gone after a break.
+    Lost,
+}
+
+/// Calls `f` for each thread of each process until it returns false, and lets others run, fork and
+/// exit after each [`CHUNK`].
+///
+/// # Safety
+///
+/// What `lock` returns must stand for `tasklist_lock` or RCU, held until it is dropped.
+#[inline]
+unsafe fn walk_in_chunks<G>(lock: impl Fn() -> G, f: &mut impl FnMut(&Task) -> bool) -> Walked {
+    let mut guard = Some(lock());
+    let mut left = CHUNK;
+    let mut ended = Walked::All;
+    let visit = |leader: *mut bindings::task_struct, task: &Task| {
+        if !f(task) {
+            ended = Walked::Stopped;
+            return false;
+        }
+        left = left.saturating_sub(1);
+        if left != 0 {
+            return true;
+        }
+        left = CHUNK;
+        // SAFETY: The leader is valid under the lock; `Task` is transparent.
+        let leader = ARef::from(unsafe { &*leader.cast::<Task>() });
+        let task = ARef::from(task);
+        drop(guard.take());
+        // SAFETY: Neither the lock nor, by what is asked of the callers, anything else is held.
+        unsafe { bindings::cond_resched() };
+        guard = Some(lock());
+        let there = is_leader(&leader) && is_listed(&leader) && is_listed(&task);
+        if !there {
+            ended = Walked::Lost;
+        }
+        there
+    };
+    // SAFETY: The lock is held, but in the middle of `visit`. What that found on the lists is on
+    // them by `tasklist_lock`, or was on them under the RCU read lock that is held since: had a
+    // task been removed, and one that it links to been freed, before that lock was taken, then by
+    // the grace period in between the marks of the removal would have been seen.
+    unsafe { walk(visit) };
+    ended
+}
+
+/// Calls `f` for each thread of each process, the idle tasks excepted, under RCU. Lets others run,
+/// fork and exit meanwhile.
 ///
 /// Threads that are started, or change their place by exec, during the walk may be missed. Threads
 /// may be visited more than once, and ones that have exited may be visited.
@@ -117,46 +169,78 @@ unsafe fn walk(mut visit: impl FnMut(*mut bindings::task_struct, &Task) -> bool)
 /// let mut found = false;
 /// tasklist::for_each_thread_rcu(|task| found |= task.as_ptr() == Task::current_raw())?;
 /// assert!(found);
-///
-/// let count = |guard: tasklist::ReadGuard| {
-///     let mut count = 0;
-///     guard.for_each_thread(|_| count += 1);
-///     count
-/// };
-/// assert!(count(tasklist::ReadGuard::new()) > 0);
-/// assert!(!tasklist::ReadGuard::new().all_threads(|task| task.as_ptr() != Task::current_raw()));
 /// # Ok::<(), Error>(())
 /// ```
 #[inline]
 pub fn for_each_thread_rcu(mut f: impl FnMut(&Task)) -> Result {
+    let mut f = |task: &Task| {
+        f(task);
+        true
+    };
     for _ in 0..ATTEMPTS {
-        let mut guard = Some(rcu::read_lock());
-        let mut left = CHUNK;
-        let visit = |leader: *mut bindings::task_struct, task: &Task| {
-            f(task);
-            left = left.saturating_sub(1);
-            if left != 0 {
-                return true;
-            }
-            left = CHUNK;
-            // SAFETY: The leader is valid under RCU; `Task` is transparent.
-            let leader = ARef::from(unsafe { &*leader.cast::<Task>() });
-            let task = ARef::from(task);
-            drop(guard.take());
-            // SAFETY: Neither RCU nor, by what is asked of the caller, anything else is held.
-            unsafe { bindings::cond_resched() };
-            guard = Some(rcu::read_lock());
-            is_leader(&leader) && is_listed(&leader) && is_listed(&task)
-        };
-        // SAFETY: RCU is held, but in the middle of `visit`. What it found on the lists after that
-        // was on them under the RCU read lock that is held since: had a task been removed, and one
-        // that it links to been freed, before that lock was taken, then by the grace period in
-        // between the marks of the removal would have been seen.
-        if unsafe { walk(visit) } {
+        // SAFETY: The guard is RCU's.
+        if let Walked::All = unsafe { walk_in_chunks(rcu::read_lock, &mut f) } {
             return Ok(());
         }
     }
     Err(EAGAIN)
+}
+
+/// Calls `f` for each thread of each process, the idle tasks excepted, under `tasklist_lock`. Lets
+/// others run, fork and exit meanwhile.
+///
+/// What a child takes over from its parent in `copy_process()`, under `tasklist_lock`, is so for
+/// all threads in the end if `f` makes it so: who is not visited was started by a thread that had
+/// been before. For processes are visited in the order in which they were started, as are the
+/// threads of each, so that only threads of processes that the walk is done with can be missed. By
+/// exec a thread takes the place of its leader, and keeps that among the threads.
+///
+/// Threads may be visited more than once.
+///
+/// Mirrors `for_each_process_thread()` under `read_lock(&tasklist_lock)`.
+///
+/// # Context
+///
+/// Process context, may sleep. `f` must not sleep; it is to be a few instructions, as nobody can
+/// fork or exit meanwhile. [`for_each_thread_rcu`] is for all else.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::{task::Task, tasklist};
+///
+/// let mut count = 0;
+/// tasklist::for_each_thread(|_| count += 1);
+/// assert!(count > 0);
+/// assert!(!tasklist::all_threads(|task| task.as_ptr() != Task::current_raw()));
+/// ```
+#[inline]
+pub fn for_each_thread(mut f: impl FnMut(&Task)) {
+    all_threads(|task| {
+        f(task);
+        true
+    });
+}
+
+/// Calls `f` as [`for_each_thread`] does until it returns false. Returns whether it never did.
+///
+/// # Context
+///
+/// As [`for_each_thread`].
+#[inline]
+pub fn all_threads(mut f: impl FnMut(&Task) -> bool) -> bool {
+    for _ in 0..ATTEMPTS {
+        // SAFETY: The guard is that of `tasklist_lock`.
+        match unsafe { walk_in_chunks(ReadGuard::new, &mut f) } {
+            Walked::All => return true,
+            Walked::Stopped => return false,
+            Walked::Lost => {}
+        }
+    }
+    // There is always somebody who exits. Without breaks there is no place to lose.
+    let _guard = ReadGuard::new();
+    // SAFETY: `tasklist_lock` is held.
+    unsafe { walk(|_, task| f(task)) }
 }
 
 /// Returns whether `task`, which may be about to exit, is still on the list of its group's threads.
@@ -181,42 +265,15 @@ fn is_leader(task: &Task) -> bool {
 /// Evidence that `tasklist_lock` is held for reading.
 ///
 /// No task is forked into, or unhashed from, the list of tasks while it exists.
-pub struct ReadGuard(NotThreadSafe);
+struct ReadGuard(NotThreadSafe);
 
 impl ReadGuard {
     /// Acquires `tasklist_lock` for reading. Disables preemption.
-    ///
-    /// Nobody can fork or exit meanwhile: what is done under it is to be a few instructions for
-    /// each thread. [`for_each_thread_rcu`] is for all else.
     #[inline]
-    pub fn new() -> Self {
+    fn new() -> Self {
         // SAFETY: `tasklist_lock` is a static, initialised lock.
         unsafe { bindings::read_lock(&raw mut bindings::tasklist_lock) };
         Self(NotThreadSafe)
-    }
-
-    /// Calls `f` for each thread of each process, the idle tasks excepted.
-    ///
-    /// Mirrors `for_each_process_thread()`.
-    #[inline]
-    pub fn for_each_thread(&self, mut f: impl FnMut(&Task)) {
-        self.all_threads(|task| {
-            f(task);
-            true
-        });
-    }
-
-    /// Returns whether `f` returns true for each thread of each process, the idle tasks excepted.
-    #[inline]
-    pub fn all_threads(&self, mut f: impl FnMut(&Task) -> bool) -> bool {
-        // SAFETY: `tasklist_lock` is held.
-        unsafe { walk(|_, task| f(task)) }
-    }
-}
-
-impl Default for ReadGuard {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

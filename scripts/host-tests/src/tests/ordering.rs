@@ -143,6 +143,8 @@ enum Barrier {
     TaskPinned,
     /// `klp_copy_process()` under `tasklist_lock`, like `for_each_task()`.
     ForkLocked,
+    /// `switch_tasks()` clears the flag that `start()` has set again, behind the switch.
+    Unflag,
 }
 use Barrier::*;
 
@@ -162,6 +164,7 @@ const ALL: &[Barrier] = &[
     UpdateSync,
     TaskPinned,
     ForkLocked,
+    Unflag,
 ];
 
 /// `KLP_TRANSITION_*`, but not negative.
@@ -502,11 +505,17 @@ impl Core {
         }
     }
 
+    /// `for_each_task()` with a break after each, whose place was lost in the end.
     fn for_each_task(&mut self, mut f: impl FnMut(&mut Self, &Task)) {
         let shared = self.shared.clone();
-        let tasklist = shared.tasklist.lock().unwrap();
-        for task in shared.tasks.iter().take(*tasklist) {
-            f(self, task);
+        for _ in 0..2 {
+            for (index, task) in shared.tasks.iter().enumerate() {
+                let tasklist = shared.tasklist.lock().unwrap();
+                if index == *tasklist {
+                    break;
+                }
+                f(self, task);
+            }
         }
     }
 
@@ -672,6 +681,16 @@ impl Core {
             task.patch_state.store(side.state, Relaxed);
             scheduled.side = side;
         });
+        if !complete {
+            return false;
+        }
+        self.for_each_task(|this, task| {
+            if task.patch_state.load(Relaxed) != side.state {
+                complete = false;
+            } else if this.shared.has(Unflag) {
+                task.patch_pending.swap(IDLE, Relaxed);
+            }
+        });
         complete
     }
 
@@ -704,7 +723,8 @@ impl Core {
             this.ensure(pending == IDLE, PENDING_LATE);
             // A store in the kernel. A task may have been switched since switch_tasks().
             let state = task.patch_state.swap(IDLE, Relaxed);
-            this.ensure(state == target, SWITCHED_BACK);
+            // A child may have been forked behind the visit of its parent.
+            this.ensure(state == target || state == IDLE, SWITCHED_BACK);
         });
         self.shared.target_state.store(IDLE, Relaxed);
 
@@ -846,6 +866,16 @@ const FORK: Scenario = Scenario {
     ..ENABLE
 };
 
+const FORK_REVERSE: Scenario = Scenario {
+    task: &[Fork, Exit, Call],
+    ..REVERSE_ENABLE
+};
+
+const FORK_FORCE: Scenario = Scenario {
+    task: &[Fork, Exit, Call],
+    ..FORCE
+};
+
 const FORCE: Scenario = Scenario {
     core: |core| {
         enable(core);
@@ -895,6 +925,8 @@ const SCENARIOS: &[Scenario] = &[
     NEXT,
     SLEEP,
     FORK,
+    FORK_REVERSE,
+    FORK_FORCE,
     FORCE,
     CANCEL,
     ENABLE_DISABLE,
@@ -1072,6 +1104,7 @@ needed! {
     without_task_pinned: TaskPinned, ENABLE => UNPATCHED_RAN_OTHER;
     without_task_pinned_of_gone: TaskPinned, REPLACE => GONE_FUNC;
     without_fork_locked: ForkLocked, FORK => SWITCHED_LATE;
+    without_unflag: Unflag, FORK => PENDING_LATE;
 }
 
 #[test]
