@@ -253,7 +253,7 @@ impl StackCheck {
 }
 
 /// Calls `f`, which may be for a task again, for all tasks, idle ones included. Who is forked
-/// meanwhile is visited or has a parent that was.
+/// meanwhile is visited, or takes over what `f` has changed: see [`tasklist::for_each_thread`].
 fn for_each_task(mut f: impl FnMut(&Task)) {
     tasklist::for_each_thread(&mut f);
     tasklist::for_each_idle(|_, task| f(task));
@@ -500,9 +500,9 @@ fn switch_tasks(target: c_int) -> bool {
         && complete
         && tasklist::all_threads(|task| {
             let switched = task.patch_state() == target;
-            // start() may have set the flag again of a task that it had visited before, or of its
-            // child, and that switched in between. Until here it would have been switched to what
-            // it is; then the flag must not be there any more.
+            // A task that start() had visited before, or a child of one, may have switched right
+            // before start() set its flag. Until now it could only be switched to what it is, but
+            // it must not have the flag when the target changes.
             if switched && task.patch_pending() {
                 task.clear_patch_pending();
             }
@@ -552,7 +552,7 @@ fn retry_later(locked: &mut Locked) {
         delay
     } else {
         if current.tries != 0 && current.tries.checked_rem(SIGNALS_TIMEOUT) == Some(0) {
-            send_signals(current.tries);
+            send_signals(current.tries, current.target.state());
         }
         current.tries = current.tries.saturating_add(1);
         round_relative(msecs_to_jiffies(DELAY_MS))
@@ -565,13 +565,14 @@ fn retry_later(locked: &mut Locked) {
 /// Makes the remaining tasks move: kernel threads are woken, others pass through the kernel exit.
 ///
 /// A task may switch meanwhile, which makes the poke useless but does no harm.
-fn send_signals(tries: u32) {
+fn send_signals(tries: u32, target: c_int) {
     if tries == SIGNALS_TIMEOUT {
         pr_notice!("signaling remaining tasks\n");
     }
     // Who is missed is poked the next time.
     let _ = tasklist::for_each_thread_rcu(|task| {
-        if !task.patch_pending() {
+        // A task that is switched can have the flag, see switch_tasks().
+        if !task.patch_pending() || task.patch_state() == target {
             return;
         }
         if task.is_kthread() {

@@ -29,7 +29,7 @@ const _: () = {
     );
 };
 
-/// How many threads a walk visits before it lets others run.
+/// How many threads a walk that can begin anew visits before it lets others run.
 const CHUNK: u32 = 64;
 
 /// How often a walk begins anew when it has lost its place.
@@ -97,7 +97,8 @@ enum Walked {
     All,
     /// `f` did not want to go on.
     Stopped,
-    /// The place was lost: the thread that the walk had come to was gone after a break.
+    /// The place was lost: after a break the thread that the walk had come to was gone, or was in
+    /// another place by exec.
     Lost,
 }
 
@@ -190,12 +191,14 @@ pub fn for_each_thread_rcu(mut f: impl FnMut(&Task)) -> Result {
 /// others run, fork and exit meanwhile.
 ///
 /// What a child takes over from its parent in `copy_process()`, under `tasklist_lock`, is so for
-/// all threads in the end if `f` makes it so: who is not visited was started by a thread that had
-/// been before. For processes are visited in the order in which they were started, as are the
-/// threads of each, so that only threads of processes that the walk is done with can be missed. By
-/// exec a thread takes the place of its leader, and keeps that among the threads.
+/// all threads in the end if `f` makes it so. Processes are visited in the order in which they were
+/// started, as are the threads of each. So only a thread that joins a process which the walk is
+/// done with is missed, and it has taken that over from a thread which was visited, or was missed
+/// for the same reason. By exec a thread takes the place of its leader, and keeps that among the
+/// threads.
 ///
-/// Threads may be visited more than once.
+/// Threads may be visited more than once. When the walk has lost its place too often, because the
+/// thread that it had come to was gone after a break, nobody can fork or exit during the last one.
 ///
 /// Mirrors `for_each_process_thread()` under `read_lock(&tasklist_lock)`.
 ///
@@ -268,7 +271,7 @@ fn is_leader(task: &Task) -> bool {
 struct ReadGuard(NotThreadSafe);
 
 impl ReadGuard {
-    /// Acquires `tasklist_lock` for reading. Disables preemption.
+    /// Acquires `tasklist_lock` for reading. Disables preemption, but not on PREEMPT_RT.
     #[inline]
     fn new() -> Self {
         // SAFETY: `tasklist_lock` is a static, initialised lock.

@@ -519,6 +519,17 @@ impl Core {
         }
     }
 
+    /// `tasklist::for_each_thread_rcu()`
+    fn for_each_task_rcu(&mut self, mut f: impl FnMut(&mut Self, &Task)) {
+        let shared = self.shared.clone();
+        for (index, task) in shared.tasks.iter().enumerate() {
+            if index == *shared.tasklist.lock().unwrap() {
+                break;
+            }
+            f(self, task);
+        }
+    }
+
     /// What tasks are switched to.
     fn side(&self) -> Side {
         Side {
@@ -667,7 +678,7 @@ impl Core {
     fn switch_tasks(&mut self) -> bool {
         let mut complete = true;
         let side = self.side();
-        self.for_each_task(|this, task| {
+        self.for_each_task_rcu(|this, task| {
             if task.patch_state.load(Relaxed) == side.state {
                 return;
             }
