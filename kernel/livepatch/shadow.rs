@@ -354,9 +354,11 @@ impl Drop for Locked {
         if self.requested || unsafe { TABLE.wanted() }.is_none() {
             return;
         }
+        // Not at once, which would wake a worker: the caller may hold locks of the scheduler, as
+        // with kfree_rcu(), and so may somebody who waits for ours.
         let delay = match self.no_memory {
             true => msecs_to_jiffies(RETRY_MS),
-            false => 0 as Jiffies,
+            false => 1 as Jiffies,
         };
         let requested = match &self.work {
             Some(work) => {
