@@ -368,7 +368,7 @@ impl HookSet {
 
     /// Unhooks the functions whose func stack has become empty. Returns whether any is left.
     ///
-    /// Functions stay hooked without effect when ftrace has no memory to let go of them.
+    /// Functions stay hooked without effect when ftrace has shut itself down.
     fn shrink(self: Pin<&mut Self>, locked: &Locked) -> bool {
         let this = self.project();
         let is_empty = |hook: &Hook| hook.top.get(locked).get(locked).is_none();
@@ -382,12 +382,22 @@ impl HookSet {
                 return true;
             }
         }
-        if left && !this.scratch.is_empty() && this.ops.remove_filter(this.scratch).is_ok() {
+        if !left || this.scratch.is_empty() {
+            return left;
+        }
+        let mut result = this.ops.remove_filter(this.scratch);
+        // ftrace makes a new filter. The old one must not stay: the functions of a module that
+        // goes would be in it for ever, and be refused with all that are in the next ones.
+        while result == Err(ENOMEM) {
+            fsleep(Delta::from_millis(1));
+            result = this.ops.remove_filter(this.scratch);
+        }
+        if result.is_ok() {
             for hook in this.hooks.iter().filter(|hook| is_empty(hook)) {
                 hook.hooked.set(locked, false);
             }
         }
-        left
+        true
     }
 }
 
@@ -410,13 +420,20 @@ pub(crate) fn exit(locked: &Locked) {
     HOOKS.with(locked, |sets| *sets = KVec::new());
 }
 
-/// Gives up a set that has no functions left.
+/// Gives up a set that has no functions left, or was refused.
 fn retire(set: Pin<KBox<HookSet>>) {
-    // Waits until nobody is in the handler on behalf of the set.
-    if kernel::warn_on!(set.ops.unregister().is_err()) {
+    if !set.ops.is_registered() {
+        // ftrace has had it on its list for a moment, and not for each architecture waits until
+        // nobody looks at it.
+        synchronize();
+    } else if kernel::warn_on!(set.ops.unregister().is_err()) {
         // ftrace has shut itself down, without waiting: the handler may run at any time.
+        //
+        // SAFETY: The livepatch that hooked functions or lets go of them now depends on the core,
+        // so there is a reference already.
+        unsafe { bindings::__module_get(crate::this_module()) };
         core::mem::forget(set);
-    }
+    } // Else nobody is in the handler on behalf of the set any more.
 }
 
 /// Finds the ftrace location of a func of a loaded object.
@@ -518,7 +535,10 @@ fn add_set(locked: &Locked, sets: &mut HookSets, ips: &[usize], object: Option<&
     sets.reserve(1, GFP_KERNEL)?;
     let mut set = HookSet::new(ips)?;
     set.set_hooked(locked, true);
-    hook(locked, set.as_mut(), object)?;
+    if let Err(err) = hook(locked, set.as_mut(), object) {
+        retire(set);
+        return Err(err);
+    }
     // The space was reserved.
     sets.push_within_capacity(set).map_err(|_| ENOMEM)
 }
@@ -613,9 +633,7 @@ fn find_refused<'a>(locked: &Locked, object: &'a Object, new: &[usize]) -> Optio
             bad = middle;
         }
     }
-    if probe.ops.is_registered() {
-        retire(probe);
-    }
+    retire(probe);
     funcs.get(good).copied()
 }
 

@@ -83,6 +83,10 @@ impl Ops {
     /// `callback` and all that it calls must not be traceable, and must cope with every context
     /// in which a function of the filter may run, from the registration to the end of
     /// [`Ops::unregister`]. What it reads through `private` must be valid for as long.
+    ///
+    /// When ftrace shuts itself down, [`Ops::register`] and [`Ops::unregister`] can fail and leave
+    /// the ops [registered](Ops::is_registered). Then it must never be dropped, and the promises
+    /// above are for ever.
     pub unsafe fn new(
         callback: Callback,
         flags: c_ulong,
@@ -159,7 +163,8 @@ impl Ops {
     /// # Errors
     ///
     /// [`EBUSY`] when the ops changes the instruction pointer and another one already does at one
-    /// of the addresses, [`ENODEV`] when ftrace has shut itself down.
+    /// of the addresses, [`ENODEV`] when ftrace has shut itself down. What was refused may still be
+    /// looked at in sections with preemption disabled that began before.
     ///
     /// May sleep.
     pub fn register(&self) -> Result {
@@ -193,7 +198,7 @@ impl Ops {
 impl PinnedDrop for Ops {
     fn drop(self: Pin<&mut Self>) {
         if self.is_registered() && crate::warn_on!(self.unregister().is_err()) {
-            // ftrace is dead and may still call us: its hash is better leaked than reused.
+            // ftrace is dead: its hash is better leaked than reused.
             return;
         }
         // SAFETY: The ops is initialised and no longer registered.
