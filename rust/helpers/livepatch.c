@@ -6,21 +6,8 @@
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
-#include <linux/trace_recursion.h>
 
 #ifdef CONFIG_LIVEPATCH
-
-__rust_helper int
-rust_helper_ftrace_test_recursion_trylock(unsigned long ip,
-					  unsigned long parent_ip)
-{
-	return ftrace_test_recursion_trylock(ip, parent_ip);
-}
-
-__rust_helper void rust_helper_ftrace_test_recursion_unlock(int bit)
-{
-	ftrace_test_recursion_unlock(bit);
-}
 
 __rust_helper void rust_helper_set_tsk_thread_flag(struct task_struct *tsk,
 						   int flag)
