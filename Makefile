@@ -21,7 +21,7 @@ $(if $(filter-out m y c,$(CORE)),$(error CORE=$(CORE): must be m, y or c))
 $(if $(filter-out 0 1,$(DEBUG)),$(error DEBUG=$(DEBUG): must be 0 or 1))
 $(if $(KSRC),$(if $(wildcard $(KSRC)/Makefile),,$(error KSRC=$(KSRC): no kernel tree there)))
 
-.PHONY: bench doc help demo test kselftest sets-walk klp-build compare stress shell build lint clean
+.PHONY: bench doc help demo test kselftest sets-walk klp-build compare stress shell build lint series clean
 help:
 	@echo 'A livepatch core in Rust for Linux 7.3'
 	@echo
@@ -37,6 +37,7 @@ help:
 	@echo '  make build      only the kernel and its modules'
 	@echo '  make lint       rustfmt, clippy, checkpatch, shellcheck'
 	@echo '  make doc        the core'\''s documentation, by rustdoc'
+	@echo '  make series     this repository as patches on top of the pristine tree'
 	@echo '  make clean      remove what was built (not what was fetched)'
 	@echo
 	@echo '  ARCH=x86_64|arm64  the guest (default x86_64; make test: both)'
@@ -60,7 +61,7 @@ build:
 	@scripts/deps.sh $(ARCH)
 	@scripts/build.sh $(ARCH) $(CORE) $(DEBUG)
 
-bench compare doc lint test:
+bench compare doc lint series test:
 	@scripts/$@.sh
 
 clean:

@@ -103,6 +103,7 @@ host_tests() {
 
 for arch in "${archs[@]}"; do plain "tools $arch" "$scripts/deps.sh" "$arch" || true; done
 with_tap "lint" - "$scripts/lint.sh" spdx rustfmt checkpatch shellcheck python
+plain "series" "$scripts/series.sh" || true
 [[ ! -x $scripts/host-tests.sh ]] || host_tests
 
 build() { "$scripts/build.sh" "$@" "$debug" >/dev/null; }
