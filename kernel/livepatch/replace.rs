@@ -163,11 +163,8 @@ unsafe fn read_counted(name: &CStr, list: *const u32, count: u32, out: &mut KVec
         return too_many(name, count);
     }
     // SAFETY: By the caller's promise.
-    add(
-        name,
-        unsafe { core::slice::from_raw_parts(list, count) },
-        out,
-    )
+    let list = unsafe { core::slice::from_raw_parts(list, count) };
+    add(name, list, out)
 }
 
 fn too_many(name: &CStr, count: usize) -> Result {

@@ -20,8 +20,8 @@ use core::cell::UnsafeCell;
 #[cfg(CONFIG_DYNAMIC_DEBUG)]
 pub struct Descriptor(UnsafeCell<bindings::_ddebug>);
 
-// SAFETY: Dynamic debug serialises changes; the flags are read as a single word.
 #[cfg(CONFIG_DYNAMIC_DEBUG)]
+// SAFETY: Dynamic debug serialises changes; the flags are read as a single word.
 unsafe impl Sync for Descriptor {}
 
 #[cfg(CONFIG_DYNAMIC_DEBUG)]
