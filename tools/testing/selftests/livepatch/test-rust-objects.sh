@@ -68,19 +68,19 @@ $MOD_TARGET: test_klp_mod_target_exit"
 #	messages - those of the callbacks up to that one, and after it
 function refused() {
 	local name="$1" object="$2" before="$3" after="$4"
-	local params="vmlinux=version_proc_show target=test_klp_walk_second callbacks=1"
+	local params=(vmlinux=version_proc_show target=test_klp_walk_second callbacks=1)
 
 	start_test "$name"
 
 	load_mod $MOD_WALK_TARGET
 	remember_state
-	load_failing_mod $MOD_WALK "$params refuse=$object"
+	load_failing_mod $MOD_WALK "${params[@]}" refuse=$object
 	check_nothing_left $MOD_WALK
 	unload_mod $MOD_WALK_TARGET
 
 	check_result "% insmod test_modules/$MOD_WALK_TARGET.ko
 $MOD_WALK_TARGET: init
-% insmod test_modules/$MOD_WALK.ko $params refuse=$object
+% insmod test_modules/$MOD_WALK.ko ${params[*]} refuse=$object
 livepatch: enabling patch '$MOD_WALK'
 livepatch: '$MOD_WALK': initializing patching transition
 $before
