@@ -55,10 +55,11 @@ static RESOURCES: Shared<Option<Resources>> = Shared::new(None);
 pub(crate) fn init() -> Result {
     let debugfs = debugfs::Dir::new(c"livepatch");
     let resources = Resources {
-        root: Dir::new(&KERNEL, c"livepatch", RootDir)?,
+        queue: OwnedQueue::new(c"livepatch")?,
         _states: KBox::pin_init(debugfs.read_only_file(c"states", state::View), GFP_KERNEL)?,
         _debugfs: debugfs,
-        queue: OwnedQueue::new(c"livepatch")?,
+        // The last one: an error must not only drop it.
+        root: Dir::new(&KERNEL, c"livepatch", RootDir)?,
     };
     *RESOURCES.borrow_mut(&mut lock::lock()) = Some(resources);
     Ok(())

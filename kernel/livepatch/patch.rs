@@ -120,7 +120,7 @@ pub(crate) struct Object {
 #[derive(Clone, Copy)]
 struct ModulePtr(*mut bindings::module);
 
-// SAFETY: Only compared, and handed to callbacks.
+// SAFETY: Followed under the mutex only, as long as the module is bound.
 unsafe impl Send for ModulePtr {}
 
 impl Object {

@@ -119,6 +119,9 @@ pub trait Kobject: Sized + Send + Sync + 'static {
 /// How many attributes a [`Kobject`] may have.
 pub const MAX_ATTRIBUTES: usize = 15;
 
+/// sysfs takes a full page for an overflow.
+const MAX_SHOWN: usize = PAGE_SIZE - 1;
+
 /// The C tables of `T`.
 struct Tables<T>(PhantomData<T>);
 
@@ -176,10 +179,10 @@ impl<T: Kobject> Tables<T> {
             return EIO.to_errno() as isize;
         };
         // SAFETY: sysfs provides a page.
-        let mut out = unsafe { Formatter::from_buffer(buf, PAGE_SIZE) };
+        let mut out = unsafe { Formatter::from_buffer(buf, MAX_SHOWN) };
         match show(data, &mut out) {
-            // CAST: At most a page.
-            Ok(()) => out.bytes_written() as isize,
+            // CAST: Less than a page.
+            Ok(()) => out.bytes_written().min(MAX_SHOWN) as isize,
             Err(err) => err.to_errno() as isize,
         }
     }
@@ -243,8 +246,12 @@ impl<T> Inner<T> {
 }
 
 /// Something that a [`Dir`] can be created in.
-pub trait Parent {
-    /// Returns the C object, which must be valid for as long as `self`.
+///
+/// # Safety
+///
+/// What [`Parent::as_raw`] returns must be valid for as long as `self`.
+pub unsafe trait Parent {
+    /// Returns the C object.
     fn as_raw(&self) -> *mut bindings::kobject;
 }
 
@@ -254,7 +261,8 @@ pub struct KernelDir(());
 /// `/sys/kernel`.
 pub static KERNEL: KernelDir = KernelDir(());
 
-impl Parent for KernelDir {
+// SAFETY: Never freed.
+unsafe impl Parent for KernelDir {
     #[inline]
     fn as_raw(&self) -> *mut bindings::kobject {
         // SAFETY: Set early at boot, then constant.
@@ -299,14 +307,19 @@ impl<T: Kobject> Dir<T> {
         // SAFETY: The object is zeroed and valid, its type is a constant.
         unsafe { bindings::kobject_init(this.as_raw(), &Tables::<T>::TYPE) };
         // SAFETY: The object is initialised, the parent valid, and the name NUL-terminated.
-        to_result(unsafe {
+        let added = to_result(unsafe {
             bindings::kobject_add(
                 this.as_raw(),
                 parent.as_raw(),
                 c"%s".as_char_ptr(),
                 name.as_char_ptr(),
             )
-        })?;
+        });
+        if let Err(err) = added {
+            // Nobody who waits for the parent's release waits for this one.
+            this.remove_and_wait();
+            return Err(err);
+        }
         Ok(this)
     }
 
@@ -332,7 +345,8 @@ impl<T: Kobject> Dir<T> {
     }
 }
 
-impl<T: Kobject> Parent for Dir<T> {
+// SAFETY: By the type invariant.
+unsafe impl<T: Kobject> Parent for Dir<T> {
     #[inline]
     fn as_raw(&self) -> *mut bindings::kobject {
         // SAFETY: By the type invariant the object is valid.
@@ -347,7 +361,8 @@ impl<T: Kobject> Parent for Dir<T> {
 /// The pointer is to an object of which `self` owns one reference.
 pub struct Reference(*mut bindings::kobject);
 
-impl Parent for Reference {
+// SAFETY: By the type invariant.
+unsafe impl Parent for Reference {
     #[inline]
     fn as_raw(&self) -> *mut bindings::kobject {
         self.0
