@@ -61,14 +61,14 @@ impl Image {
     /// # Safety
     ///
     /// The image must be valid, and `index` one of its sections.
-    unsafe fn section<'a>(self, index: c_uint) -> &'a mut bindings::Elf64_Shdr {
+    unsafe fn section<'a>(self, index: c_uint) -> &'a bindings::Elf64_Shdr {
         // SAFETY: By the caller's promise.
-        unsafe { &mut *self.sections.wrapping_add(index as usize) }
+        unsafe { &*self.sections.wrapping_add(index as usize) }
     }
 
     /// # Safety
     ///
-    /// The image must be valid, and `section` one of its sections.
+    /// The image must be valid, and `section` one of its sections, not of type `SHT_NULL`.
     unsafe fn section_name<'a>(self, section: &bindings::Elf64_Shdr) -> &'a CStr {
         // SAFETY: The module loader has checked that names are inside the string table.
         unsafe { CStr::from_char_ptr(self.section_names.wrapping_add(section.sh_name as usize)) }
@@ -122,6 +122,12 @@ impl Image {
                 index,
                 self.module,
             )
+        })
+        .inspect_err(|_| {
+            // What was applied of it.
+            //
+            // SAFETY: As for this call.
+            let _ = unsafe { self.write_section(index, object, false) };
         })
     }
 
@@ -232,28 +238,73 @@ fn resolve(name: &CStr, object: &CStr, found: Option<&Symbols<'_>>) -> Result<us
 /// Applies all relocations of livepatch module `module` that refer to module `object`. On an error
 /// those that were applied are cleared again.
 pub(crate) fn apply_object(module: &Module, object: &CStr) -> Result {
-    write_object(module, object, true).inspect_err(|_| clear_object(module, object))
-}
-
-/// Clears all relocations of livepatch module `module` that refer to module `object`.
-pub(crate) fn clear_object(module: &Module, object: &CStr) {
-    // Clearing fails for malformed names only, which applying has refused.
-    let _ = write_object(module, object, false);
-}
-
-fn write_object(module: &Module, object: &CStr, apply: bool) -> Result {
     let Some((image, count)) = Image::of(module) else {
         return Ok(());
     };
-    for index in 1..count {
-        // SAFETY: The image is that of a live module.
-        let flags = unsafe { image.section(index) }.sh_flags;
-        if flags & u64::from(bindings::SHF_RELA_LIVEPATCH) != 0 {
-            // SAFETY: As above; the section is a klp relocation section.
-            unsafe { image.write_section(index, object, apply) }?;
+    // Before any of them is applied.
+    for index in klp_sections(image, count) {
+        if !is_sound(module, image, count, index) {
+            pr_err!(
+                "livepatch '{}': klp relocation section {} is malformed\n",
+                module.name(),
+                index
+            );
+            return Err(EINVAL);
+        }
+    }
+    for index in klp_sections(image, count) {
+        // SAFETY: The image is that of a live module, the section a sound klp relocation section.
+        if let Err(err) = unsafe { image.write_section(index, object, true) } {
+            clear(image, index, object);
+            return Err(err);
         }
     }
     Ok(())
+}
+
+/// Clears all relocations of livepatch module `module` that refer to module `object`, which must
+/// have been [applied](apply_object).
+pub(crate) fn clear_object(module: &Module, object: &CStr) {
+    if let Some((image, count)) = Image::of(module) {
+        clear(image, count, object);
+    }
+}
+
+/// Clears the relocations in the sections below `end`.
+fn clear(image: Image, end: c_uint, object: &CStr) {
+    for index in klp_sections(image, end) {
+        // Fails for malformed names only, which applying has refused.
+        //
+        // SAFETY: The image is that of a live module, the section was found to be sound.
+        let _ = unsafe { image.write_section(index, object, false) };
+    }
+}
+
+/// The klp relocation sections of a live module below `end`, which is no more than it has.
+fn klp_sections(image: Image, end: c_uint) -> impl Iterator<Item = c_uint> {
+    (1..end).filter(move |&index| {
+        // SAFETY: By what is asked of the caller.
+        let flags = unsafe { image.section(index) }.sh_flags;
+        flags & u64::from(bindings::SHF_RELA_LIVEPATCH) != 0
+    })
+}
+
+/// Whether a klp relocation section, and what it is to change, are what they should be, and are
+/// still there. The module loader looks at those for vmlinux only.
+fn is_sound(module: &Module, image: Image, count: c_uint, index: c_uint) -> bool {
+    let is_there = |section: &bindings::Elf64_Shdr| {
+        let start = section.sh_addr as usize;
+        section.sh_flags & u64::from(bindings::SHF_ALLOC) != 0
+            && module.memory().any(|range| range.contains(&start))
+    };
+    // SAFETY: The image is that of a live module, `index` one of its sections.
+    let section = unsafe { image.section(index) };
+    section.sh_type == bindings::SHT_RELA
+        && (section.sh_addr as *const bindings::Elf64_Rela).is_aligned()
+        && is_there(section)
+        && section.sh_info < count
+        // SAFETY: As above, for the section that was compared.
+        && is_there(unsafe { image.section(section.sh_info) })
 }
 
 /// Returns address and size of the section `name` of a livepatch module.
@@ -262,8 +313,9 @@ pub(crate) fn find_section(module: &Module, name: &CStr) -> Option<(usize, usize
     (1..count).find_map(|index| {
         // SAFETY: The image is that of a live module.
         let section = unsafe { image.section(index) };
-        // SAFETY: As above.
-        let found = unsafe { image.section_name(section) } == name;
+        // SAFETY: As above, and by the comparison.
+        let found =
+            section.sh_type != bindings::SHT_NULL && unsafe { image.section_name(section) } == name;
         found.then_some((section.sh_addr as usize, section.sh_size as usize))
     })
 }
