@@ -26,6 +26,7 @@ use core::ptr::NonNull;
 use kernel::{
     bindings,
     error::to_result,
+    ffi::c_int,
     module_ref::Module,
     prelude::*,
     str::{
@@ -72,6 +73,20 @@ fn find_duplicate(specs: &[FuncSpec]) -> Result<Option<&FuncSpec>> {
         .map(|(_, next)| *next))
 }
 
+/// What a `pre_patch` callback says: anything but 0 refuses the livepatch.
+///
+/// # Errors
+///
+/// What it returned; [`EINVAL`] for a positive value, which the C core takes for a refusal, too.
+fn consent(ret: c_int) -> Result {
+    to_result(ret)?;
+    if ret == 0 {
+        Ok(())
+    } else {
+        Err(EINVAL)
+    }
+}
+
 /// The per-object callbacks.
 ///
 /// They run under the mutex, in process context, while the core is only reading its state; the
@@ -88,7 +103,7 @@ impl Callbacks {
     pub(crate) fn pre_patch(&self, _locked: &Locked, object: RawObject) -> Result {
         self.pre_patch.map_or(Ok(()), |callback| {
             // SAFETY: The module's own callback, with the module's own descriptor.
-            to_result(unsafe { callback(object.0) })
+            consent(unsafe { callback(object.0) })
         })
     }
 
@@ -161,7 +176,7 @@ impl Source {
     pub(crate) fn pre_patch(&self, _locked: &Locked) -> Result {
         self.callbacks.pre_patch.map_or(Ok(()), |callback| {
             // SAFETY: The module's own callback, with the module's own descriptor.
-            to_result(unsafe { callback(self.patch.0.as_ptr(), self.raw.0) })
+            consent(unsafe { callback(self.patch.0.as_ptr(), self.raw.0) })
         })
     }
 
