@@ -53,7 +53,9 @@ pub(crate) fn coming(locked: &Locked, module: &Module) -> Result {
                 module.name()
             );
             let earlier = patches(locked).get(..index).unwrap_or_default();
-            revert(locked, earlier, module);
+            revert(locked, earlier, module, true);
+            // There will be no `going()`.
+            state::forget_module(locked, module);
             return Err(err);
         }
     }
@@ -65,26 +67,33 @@ fn apply(locked: &Locked, patch: &Patch, object: &Object, module: &Module) -> Re
     object.bind(locked, module.as_ptr());
     let result = apply_bound(locked, patch, object, module);
     if result.is_err() {
-        state::end_object(locked, patch, object);
-        // Also the relocations: the module may be loaded again, elsewhere.
-        patch.clear_relocations(locked, object);
         object.unbind(locked);
     }
     result
 }
 
 fn apply_bound(locked: &Locked, patch: &Patch, object: &Object, module: &Module) -> Result {
-    patch
-        .relocate_object(locked, object)
-        .and_then(|()| patch.resolve_object(locked, object))
-        .inspect_err(|err| {
-            pr_warn!(
-                "failed to initialize patch '{}' for module '{}' ({})\n",
-                &*patch.name,
-                module.name(),
-                err.to_errno()
-            );
-        })?;
+    let warn = |err: &Error| {
+        pr_warn!(
+            "failed to initialize patch '{}' for module '{}' ({})\n",
+            &*patch.name,
+            module.name(),
+            err.to_errno()
+        );
+    };
+    patch.relocate_object(locked, object).inspect_err(warn)?;
+    let result = patch
+        .resolve_object(locked, object)
+        .inspect_err(warn)
+        .and_then(|()| apply_relocated(locked, patch, object, module));
+    result.inspect_err(|_| {
+        state::end_object(locked, patch, object, true);
+        // Also the relocations: the module may be loaded again, elsewhere.
+        patch.clear_relocations(locked, object);
+    })
+}
+
+fn apply_relocated(locked: &Locked, patch: &Patch, object: &Object, module: &Module) -> Result {
     replace::warn_of_alias(locked, patch, object);
 
     pr_notice!(
@@ -129,11 +138,12 @@ fn apply_bound(locked: &Locked, patch: &Patch, object: &Object, module: &Module)
 
 /// Reverts all livepatches of a module that goes away.
 pub(crate) fn going(locked: &Locked, module: &Module) {
-    revert(locked, patches(locked), module);
+    revert(locked, patches(locked), module, false);
     state::forget_module(locked, module);
 }
 
-fn revert(locked: &Locked, patches: &[Arc<Patch>], module: &Module) {
+/// Reverts `patches` of a module that goes away, or, if `undone`, has not come after all.
+fn revert(locked: &Locked, patches: &[Arc<Patch>], module: &Module, undone: bool) {
     for patch in patches {
         let Some(object) = object_of(locked, patch, module) else {
             continue;
@@ -156,7 +166,7 @@ fn revert(locked: &Locked, patches: &[Arc<Patch>], module: &Module) {
             pr_warn!("no memory to forget the functions of '{}'\n", module.name());
         }
         object.post_unpatch(locked);
-        state::end_object(locked, patch, object);
+        state::end_object(locked, patch, object, undone);
         patch.clear_relocations(locked, object);
         object.unbind(locked);
     }

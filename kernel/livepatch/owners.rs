@@ -159,6 +159,9 @@ pub(crate) trait Acts<T> {
     fn open(&mut self, claim: &Claim<T>) -> Result<(), Self::Error>;
     /// Shadow variables have lost their last owner, `claim`, and are freed.
     fn collect(&mut self, claim: &Claim<T>);
+    /// As [`Self::collect`], but `claim` is of a livepatch that has not come after all: variables
+    /// that were there before it belong to somebody else, and stay.
+    fn disown(&mut self, claim: &Claim<T>);
     /// Tasks may use the shadow variables for ever: they are never freed.
     fn leak(&mut self, claim: &Claim<T>);
     /// Calls the callback of this name.
@@ -171,6 +174,15 @@ pub(crate) trait Acts<T> {
     fn post_unpatch(&mut self, claim: &Claim<T>);
 }
 
+/// How an ownership ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct End {
+    /// Tasks may still run the livepatch that had it.
+    pub(crate) forced: bool,
+    /// The livepatch, or the object that it changes, has not come after all.
+    pub(crate) undone: bool,
+}
+
 /// Makes the livepatch an owner of all claims in `claims`. On an error it is one of none.
 pub(crate) fn hold<'a, T: 'a, A: Acts<T>>(
     claims: impl Iterator<Item = &'a Claim<T>> + Clone,
@@ -180,7 +192,11 @@ pub(crate) fn hold<'a, T: 'a, A: Acts<T>>(
     for claim in claims.clone() {
         let first = claim.is_shadow() && !table.is_shadow_owned(claim.id);
         if let Err(err) = if first { acts.open(claim) } else { Ok(()) } {
-            release(claims, table, acts, false);
+            let end = End {
+                undone: true,
+                ..End::default()
+            };
+            release(claims, table, acts, end);
             return Err(err);
         }
         claim.mark(|marks| marks.held = true);
@@ -188,20 +204,19 @@ pub(crate) fn hold<'a, T: 'a, A: Acts<T>>(
     Ok(())
 }
 
-/// Ends the ownership of all claims in `claims`. `forced` says that tasks may still run the
-/// livepatch that had it.
+/// Ends the ownership of all claims in `claims`.
 pub(crate) fn release<'a, T: 'a, A: Acts<T>>(
     claims: impl Iterator<Item = &'a Claim<T>>,
     table: &impl Table<T>,
     acts: &mut A,
-    forced: bool,
+    end: End,
 ) {
     for claim in claims {
-        release_one(claim, table, acts, forced);
+        release_one(claim, table, acts, end);
     }
 }
 
-fn release_one<T, A: Acts<T>>(claim: &Claim<T>, table: &impl Table<T>, acts: &mut A, forced: bool) {
+fn release_one<T, A: Acts<T>>(claim: &Claim<T>, table: &impl Table<T>, acts: &mut A, end: End) {
     if !claim.is_held() {
         return;
     }
@@ -209,11 +224,13 @@ fn release_one<T, A: Acts<T>>(claim: &Claim<T>, table: &impl Table<T>, acts: &mu
     if !claim.is_shadow() {
         return;
     }
-    if forced {
+    if end.forced {
         acts.leak(claim);
     }
-    if !table.is_shadow_owned(claim.id) {
-        acts.collect(claim);
+    match (table.is_shadow_owned(claim.id), end.undone) {
+        (true, _) => (),
+        (false, true) => acts.disown(claim),
+        (false, false) => acts.collect(claim),
     }
 }
 
@@ -264,11 +281,15 @@ pub(crate) fn leave<'a, T: 'a, A: Acts<T>>(
     acts: &mut A,
     forced: bool,
 ) {
+    let end = End {
+        forced,
+        undone: false,
+    };
     for claim in claims {
         if claim.marks.get().removing {
             acts.post_unpatch(claim);
         }
-        release_one(claim, table, acts, forced);
+        release_one(claim, table, acts, end);
     }
 }
 
@@ -305,11 +326,15 @@ pub(crate) fn undo_enter<T, A: Acts<T>>(
     acts: &mut A,
     forced: bool,
 ) {
+    let end = End {
+        forced,
+        undone: true,
+    };
     for claim in claims {
         if claim.marks.get().introduced {
             acts.post_unpatch(claim);
         }
-        release_one(claim, table, acts, forced);
+        release_one(claim, table, acts, end);
     }
 }
 

@@ -281,6 +281,8 @@ struct Record {
     idle: bool,
     /// Whether tasks may use the variables for ever.
     leaked: bool,
+    /// Whether there were variables when the first owner came, though nobody had declared the id.
+    adopted: bool,
 }
 
 /// What stands for the object of records: an address that no object has.
@@ -863,6 +865,7 @@ pub(crate) fn open(id: usize) -> Result {
     store.wake(record);
     // SAFETY: The record is valid under the lock.
     unsafe {
+        (*record).adopted = !(*record).closed && (*record).live != 0;
         (*record).open.store(true, Relaxed);
         (*record).closed = false;
         (*record).told = false;
@@ -888,6 +891,22 @@ pub(crate) fn close(id: usize) {
         (*record).open.store(false, Relaxed);
     }
     store.settle(record);
+}
+
+/// Undoes [`open()`] if variables were there before it, and nobody had declared the id: then who
+/// made them goes on with them, unmanaged. Which of those that came later are theirs nobody knows,
+/// so these stay, too. Returns whether that is so.
+pub(crate) fn give_back(id: usize) -> bool {
+    let mut store = lock();
+    let record = store.record(id);
+    // SAFETY: Records are valid under the lock.
+    if record.is_null() || unsafe { !core::mem::replace(&mut (*record).adopted, false) } {
+        return false;
+    }
+    // SAFETY: As above.
+    unsafe { (*record).open.store(false, Relaxed) };
+    store.settle(record);
+    true
 }
 
 /// Never frees a managed variable with `id` again: tasks may use them for ever. Says so, if there

@@ -20,6 +20,7 @@ use crate::{
         self,
         Acts,
         Claim,
+        End,
         Facts,
         Refusal,
         Table, //
@@ -78,6 +79,12 @@ impl Acts<Source> for Caller<'_> {
         unsafe { shadow::collect(claim.id, claim.data.shadow_dtor()) };
     }
 
+    fn disown(&mut self, claim: &Claim<Source>) {
+        if !shadow::give_back(claim.id) {
+            self.collect(claim);
+        }
+    }
+
     fn leak(&mut self, claim: &Claim<Source>) {
         shadow::leak(claim.id);
     }
@@ -134,8 +141,12 @@ pub(crate) fn finish_enable(locked: &Locked, patch: &Patch, replaced: &[Arc<Patc
     let (table, acts) = (&Owners(locked), &mut Caller(locked));
     for old in replaced {
         let forced = old.is_forced(locked);
+        let end = End {
+            forced,
+            undone: false,
+        };
         for object in old.objects.borrow(locked) {
-            owners::release(object.claims.iter(), table, acts, forced);
+            owners::release(object.claims.iter(), table, acts, end);
         }
         owners::leave(old.claims.borrow(locked).iter(), table, acts, forced);
     }
@@ -188,11 +199,13 @@ pub(crate) fn begin_object(locked: &Locked, object: &Object) -> Result {
     })
 }
 
-/// Undoes [`begin_object`], if that was called.
-pub(crate) fn end_object(locked: &Locked, patch: &Patch, object: &Object) {
+/// Ends what [`begin_object`] began, if that was called. `undone` says that the livepatch, or the
+/// object, has not come after all.
+pub(crate) fn end_object(locked: &Locked, patch: &Patch, object: &Object, undone: bool) {
     let claims = object.claims.iter();
     let forced = patch.is_forced(locked);
-    owners::release(claims, &Owners(locked), &mut Caller(locked), forced);
+    let end = End { forced, undone };
+    owners::release(claims, &Owners(locked), &mut Caller(locked), end);
 }
 
 /// Frees the shadow variables that the core manages of what is in a module that goes away.

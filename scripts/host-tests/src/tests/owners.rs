@@ -16,6 +16,7 @@ use crate::owners::{
     undo_enter,
     Acts,
     Claim,
+    End,
     Facts,
     Kind,
     Refusal,
@@ -114,8 +115,12 @@ struct Effects {
     open: BTreeSet<usize>,
     leaked: BTreeSet<usize>,
     variables: BTreeMap<usize, usize>,
+    /// Ids with variables from before their first owner came.
+    adopted: BTreeSet<usize>,
     /// Livepatches that must not lose anything now.
     staying: Vec<Owner>,
+    /// Whether what ends now has not come after all.
+    undoing: bool,
     pre_patch_left: usize,
     wrong: Option<String>,
 }
@@ -158,22 +163,18 @@ impl Acts<Owner> for Recorder<'_> {
         if !effects.open.insert(claim.id) {
             effects.wrong = Some(format!("{claim:?} opened twice"));
         }
+        if effects.variables.contains_key(&claim.id) && !effects.leaked.contains(&claim.id) {
+            effects.adopted.insert(claim.id);
+        }
         Ok(())
     }
 
     fn collect(&mut self, claim: &Claim<Owner>) {
-        let effects = &mut *self.0.effects.borrow_mut();
-        if !effects.open.remove(&claim.id) {
-            effects.wrong = Some(format!("{claim:?} collected twice"));
-        }
-        for &owner in &effects.staying {
-            if self.0.shadow_ids(owner).contains(&claim.id) {
-                effects.wrong = Some(format!("{claim:?} collected, but {owner} stays"));
-            }
-        }
-        if !effects.leaked.contains(&claim.id) {
-            effects.variables.remove(&claim.id);
-        }
+        self.0.close(claim, false);
+    }
+
+    fn disown(&mut self, claim: &Claim<Owner>) {
+        self.0.close(claim, true);
     }
 
     fn leak(&mut self, claim: &Claim<Owner>) {
@@ -220,6 +221,26 @@ fn facts(_: &Claim<Owner>) -> Facts<'_> {
 }
 
 impl World {
+    /// The last owner of shadow variables has left.
+    fn close(&self, claim: &Claim<Owner>, undone: bool) {
+        let effects = &mut *self.effects.borrow_mut();
+        if !effects.open.remove(&claim.id) {
+            effects.wrong = Some(format!("{claim:?} closed twice"));
+        }
+        if undone != effects.undoing {
+            effects.wrong = Some(format!("{claim:?} closed, undone: {undone}"));
+        }
+        for &owner in &effects.staying {
+            if self.shadow_ids(owner).contains(&claim.id) {
+                effects.wrong = Some(format!("{claim:?} closed, but {owner} stays"));
+            }
+        }
+        let stay = effects.adopted.remove(&claim.id) && undone;
+        if !stay && !effects.leaked.contains(&claim.id) {
+            effects.variables.remove(&claim.id);
+        }
+    }
+
     /// The shadow ids that a livepatch owns as long as it is there.
     fn shadow_ids(&self, owner: Owner) -> BTreeSet<usize> {
         let livepatch = &self.livepatches[owner];
@@ -347,12 +368,15 @@ impl World {
             vec![livepatch]
         };
         self.set_staying(&gone);
+        let undone = enables && !patched;
+        self.effects.borrow_mut().undoing = undone;
         let this = &*self;
         let acts = &mut Recorder(this);
         let claims = &this.livepatches[livepatch].claims;
         for &owner in &gone {
             let old = &this.livepatches[owner];
-            release(old.object.iter(), this, acts, old.forced.get());
+            let forced = old.forced.get();
+            release(old.object.iter(), this, acts, End { forced, undone });
         }
         match (enables, patched) {
             (true, true) => {
@@ -379,13 +403,14 @@ impl World {
     fn toggle_module(&mut self) {
         self.module ^= true;
         self.set_staying(&[]);
+        self.effects.borrow_mut().undoing = false;
         let this = &*self;
         for &owner in &this.list {
             let object = this.livepatches[owner].object.iter();
             if this.module {
                 hold(object, this, &mut Recorder(this)).unwrap();
             } else {
-                release(object, this, &mut Recorder(this), false);
+                release(object, this, &mut Recorder(this), End::default());
             }
         }
     }
@@ -543,6 +568,29 @@ fn shared_state_is_removed_with_both() {
     assert_eq!(phases(&world)[1], Phase::Absent);
     assert!(world.effects.borrow().variables.is_empty());
     world.verify().unwrap();
+}
+
+/// Who made shadow variables before an id was declared keeps them when the livepatch that declares
+/// it does not come; once it has come, they go with it.
+#[test]
+fn variables_from_before_stay_when_enabling_is_undone() {
+    let object = (BTreeMap::new(), BTreeSet::from([1]));
+    for wishes in [managed(&[2]), object] {
+        let mut world = run(&[wishes], &[]).unwrap();
+        world.module = true;
+        world.effects.borrow_mut().variables.insert(2, 1);
+        world.enable(0, false, 99);
+        world.reverse();
+        world.finish();
+        assert_eq!(world.effects.borrow().variables[&2], 1);
+        world.enable(0, false, 99);
+        world.finish();
+        world.disable(0);
+        world.finish();
+        let effects = world.effects.borrow();
+        assert_eq!(effects.variables.get(&2), None);
+        assert_eq!(effects.wrong, None);
+    }
 }
 
 /// A managed livepatch takes over what one of 7.3 has introduced: only removal calls anything.

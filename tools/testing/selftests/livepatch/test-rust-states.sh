@@ -431,6 +431,28 @@ $(enabling $C attempt=32 "$C: there is a shadow variable 32 now")
 $(disabling $C)"
 
 
+start_test "shadow variables that nobody declared outlive a livepatch that does not come"
+
+load_lp $C attempt=40 keep=1
+load_failing_mod $A types=40 states=41 fail=41
+disable_lp $C
+unload_lp $C
+
+end_test "$(enabling $C "attempt=40 keep=1" "$C: there is a shadow variable 40 now")
+% insmod test_modules/$A.ko types=40 states=41 fail=41
+livepatch: enabling patch '$A'
+livepatch: '$A': initializing patching transition
+$A: pre_patch of state 41
+livepatch: pre-patch callback failed for state 41 (-19)
+livepatch: failed to enable patch '$A'
+livepatch: '$A': canceling patching transition, going to unpatch
+livepatch: '$A': completing unpatching transition
+livepatch: '$A': unpatching complete
+insmod: ERROR: could not insert module test_modules/$A.ko: No such device
+$(disabling $C)
+$C: shadow variable 40 is freed"
+
+
 start_test "mistakes in one livepatch are refused"
 
 remember_state

@@ -55,6 +55,10 @@ static unsigned long attempt;
 module_param(attempt, ulong, 0444);
 MODULE_PARM_DESC(attempt, "try to attach a shadow variable with this id, in pre_patch of vmlinux");
 
+static bool keep;
+module_param(keep, bool, 0444);
+MODULE_PARM_DESC(keep, "keep what was attached by attempt until the module is unloaded");
+
 /* What shadow variables are attached to: nothing that goes with a module. */
 #define NR_ANCHORS	3
 
@@ -119,7 +123,8 @@ static int attempt_pre_patch(struct klp_object *obj)
 	if (klp_shadow_alloc(anchor(2), attempt, sizeof(unsigned long),
 			     GFP_KERNEL, set_id, &attempt)) {
 		pr_info("there is a shadow variable %lu now\n", attempt);
-		klp_shadow_free(anchor(2), attempt, NULL);
+		if (!keep)
+			klp_shadow_free(anchor(2), attempt, NULL);
 	}
 	return 0;
 }
@@ -320,6 +325,8 @@ free:
 
 static void __exit test_klp_rust_state_exit(void)
 {
+	if (keep)
+		klp_shadow_free(anchor(2), attempt, count_dtor);
 	kfree(parsed);
 }
 
