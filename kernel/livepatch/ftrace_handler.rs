@@ -169,15 +169,15 @@ unsafe fn redirect_by_task(slot: *const Slot, fregs: *mut bindings::ftrace_regs,
         // SAFETY: As for this.
         return unsafe { redirect_idle(slot, fregs, before) };
     }
-    // SAFETY: A slot may be read at any time.
+    // The states are the indices: no compare, whatever the compiler makes of it.
+    const _: () =
+        assert!(bindings::KLP_TRANSITION_UNPATCHED == 0 && bindings::KLP_TRANSITION_PATCHED == 1);
+    // CAST: 0 or 1.
+    let index = (state & 1) as usize;
+    // SAFETY: A slot may be read at any time, and has two choices.
     unsafe {
-        let [unpatched, patched] = &(*slot).choice;
-        let choice = if state == bindings::KLP_TRANSITION_UNPATCHED as c_int {
-            unpatched
-        } else {
-            patched
-        };
-        set_instruction_pointer(fregs, choice.get().read_volatile());
+        let choices = (&raw const (*slot).choice).cast::<usize>();
+        set_instruction_pointer(fregs, choices.wrapping_add(index).read_volatile());
     }
 
     // SAFETY: By the caller's promise.
