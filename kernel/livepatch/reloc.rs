@@ -313,9 +313,11 @@ pub(crate) fn find_section(module: &Module, name: &CStr) -> Option<(usize, usize
     (1..count).find_map(|index| {
         // SAFETY: The image is that of a live module.
         let section = unsafe { image.section(index) };
+        if section.sh_type == bindings::SHT_NULL {
+            return None;
+        }
         // SAFETY: As above, and by the comparison.
-        let found =
-            section.sh_type != bindings::SHT_NULL && unsafe { image.section_name(section) } == name;
+        let found = unsafe { image.section_name(section) } == name;
         found.then_some((section.sh_addr as usize, section.sh_size as usize))
     })
 }
