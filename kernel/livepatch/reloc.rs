@@ -243,7 +243,7 @@ pub(crate) fn apply_object(module: &Module, object: &CStr) -> Result {
     };
     // Before any of them is applied.
     for index in klp_sections(image, count) {
-        if !is_sound(module, image, count, index) {
+        if !is_sound(module, image, count, index, object) {
             pr_err!(
                 "livepatch '{}': klp relocation section {} is malformed\n",
                 module.name(),
@@ -290,8 +290,9 @@ fn klp_sections(image: Image, end: c_uint) -> impl Iterator<Item = c_uint> {
 }
 
 /// Whether a klp relocation section, and what it is to change, are what they should be, and are
-/// still there. The module loader looks at those for vmlinux only.
-fn is_sound(module: &Module, image: Image, count: c_uint, index: c_uint) -> bool {
+/// still there. The module loader looks at those for vmlinux only. Those of others than `object`
+/// may be gone by now, and are not looked at.
+fn is_sound(module: &Module, image: Image, count: c_uint, index: c_uint, object: &CStr) -> bool {
     let is_there = |section: &bindings::Elf64_Shdr| {
         let start = section.sh_addr as usize;
         section.sh_flags & u64::from(bindings::SHF_ALLOC) != 0
@@ -299,8 +300,15 @@ fn is_sound(module: &Module, image: Image, count: c_uint, index: c_uint) -> bool
     };
     // SAFETY: The image is that of a live module, `index` one of its sections.
     let section = unsafe { image.section(index) };
-    section.sh_type == bindings::SHT_RELA
-        && (section.sh_addr as *const bindings::Elf64_Rela).is_aligned()
+    if section.sh_type != bindings::SHT_RELA {
+        return false;
+    }
+    // SAFETY: As above, and by the comparison.
+    let name = unsafe { image.section_name(section) };
+    if symbol::parse_section(name.to_bytes()).is_some_and(|owner| owner != object.to_bytes()) {
+        return true;
+    }
+    (section.sh_addr as *const bindings::Elf64_Rela).is_aligned()
         && is_there(section)
         && section.sh_info < count
         // SAFETY: As above, for the section that was compared.
