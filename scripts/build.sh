@@ -117,7 +117,7 @@ mkdir -p "$bld/klp"
 rm -f "$bld/klp/done"
 
 # The graft brings new Kconfig symbols: they configure anew, as the fragments do.
-cfg=$({ cat "${fragments[@]}" "$base/pristine/Makefile" "$tree/kernel/livepatch/"*Kconfig "$tree"/samples/Kconfig; echo "$TOOLCHAIN_ID"; } | sha256sum)
+cfg=$({ cat "${fragments[@]}" "$base/pristine/Makefile" "$tree/kernel/livepatch/"Kconfig* "$tree"/samples/Kconfig; echo "$TOOLCHAIN_ID"; } | sha256sum)
 if [[ ! -e $bld/klp/config || $(<"$bld/klp/config") != "$cfg" ]]; then
 	run_log "config-$name" "configuring $name" configure
 	echo "$cfg" >"$bld/klp/config"
