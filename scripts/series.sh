@@ -50,7 +50,7 @@ new() {
 	"${git[@]}" commit -q -s -m "$subject" -m "$(fold -s -w 72 <<<"$body" | sed 's/ *$//')"
 }
 
-edit 0001
+edit 0001 0041
 new "rust: helpers: add those that the livepatch core needs" \
 	"Inline functions and macros that the abstractions which follow call." rust/helpers
 for file in "$REPO"/rust/kernel/*.rs; do

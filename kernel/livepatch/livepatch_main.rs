@@ -93,6 +93,12 @@ impl kernel::Module for Livepatch {
             .and_then(|()| {
                 // SAFETY: The table is constant, and unregistered before the module goes away.
                 kernel::error::to_result(unsafe { bindings::klp_register_core(&OPS) })
+            })
+            .and_then(|()| {
+                control::show().inspect_err(|_| {
+                    // SAFETY: Registered just now.
+                    unsafe { bindings::klp_unregister_core() };
+                })
             });
         if let Err(err) = started {
             transition::exit_work();
