@@ -183,9 +183,12 @@ unsafe extern "C" fn apply_section_relocs(
     from_result(|| unsafe { image.write_section(index, object, true) }.map(|()| 0))
 }
 
+/// # Safety
+///
 /// Called by `hooks.c` with preemption disabled.
-extern "C" fn try_switch_current() {
-    transition::try_switch_current();
+unsafe extern "C" fn try_switch_current() {
+    // SAFETY: By the contract of the hook.
+    unsafe { transition::try_switch_current() };
 }
 
 /// Enables the livepatch `patch` of the calling module. Returns 0 or an error.
