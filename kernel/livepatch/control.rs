@@ -26,7 +26,7 @@ use kernel::{
     debugfs,
     deferred::OwnedQueue,
     kobject::{
-        Dir,
+        Root,
         KERNEL, //
     },
     prelude::*,
@@ -41,7 +41,7 @@ static PATCHES: Shared<KVec<Arc<Patch>>> = Shared::new(KVec::new());
 
 /// What the core needs from its start to its end.
 struct Resources {
-    root: Dir<RootDir>,
+    root: Root<RootDir>,
     /// [`None`] until [`show()`].
     states: Option<Pin<KBox<debugfs::File<state::View>>>>,
     /// Patches are freed here: the request may come from the patch's own file in sysfs, whose
@@ -56,8 +56,7 @@ pub(crate) fn init() -> Result {
     let resources = Resources {
         queue: OwnedQueue::new(c"livepatch")?,
         states: None,
-        // The last one: an error must not only drop it.
-        root: Dir::new(&KERNEL, c"livepatch", RootDir)?,
+        root: Root::new(&KERNEL, c"livepatch", RootDir)?,
     };
     *RESOURCES.borrow_mut(&mut lock::lock()) = Some(resources);
     Ok(())
@@ -93,7 +92,7 @@ pub(crate) fn exit() {
         drop(states);
         // Patches that are being freed still need the mutex, and their directories the root.
         drop(queue);
-        root.remove_and_wait();
+        drop(root);
     }
 }
 

@@ -488,9 +488,7 @@ impl Patch {
                 self.forced.get(&locked),
             )
         };
-        if let Some(dir) = dir {
-            dir.remove_and_wait();
-        }
+        drop(dir);
         if forced {
             core::mem::forget(module);
         }
