@@ -21,7 +21,7 @@ $(if $(filter-out m y c,$(CORE)),$(error CORE=$(CORE): must be m, y or c))
 $(if $(filter-out 0 1,$(DEBUG)),$(error DEBUG=$(DEBUG): must be 0 or 1))
 $(if $(KSRC),$(if $(wildcard $(KSRC)/Makefile),,$(error KSRC=$(KSRC): no kernel tree there)))
 
-.PHONY: bench doc help demo test kselftest sets-walk klp-build compare stress shell build lint series clean
+.PHONY: bench configs doc help demo test kselftest sets-walk klp-build compare stress shell build lint series clean
 help:
 	@echo 'A livepatch core in Rust for Linux 7.3'
 	@echo
@@ -35,6 +35,7 @@ help:
 	@echo '  make klp-build  livepatches that klp-build makes of two CVE fixes, on the Rust core'
 	@echo '  make shell      an interactive guest with samples and test modules'
 	@echo '  make build      only the kernel and its modules'
+	@echo '  make configs    configurations that no guest boots: built, without a warning'
 	@echo '  make lint       rustfmt, clippy, checkpatch, shellcheck'
 	@echo '  make doc        the core'\''s documentation, by rustdoc'
 	@echo '  make series     this repository as patches on top of the pristine tree'
@@ -61,7 +62,7 @@ build:
 	@scripts/deps.sh $(ARCH)
 	@scripts/build.sh $(ARCH) $(CORE) $(DEBUG)
 
-bench compare doc lint series test:
+bench compare configs doc lint series test:
 	@scripts/$@.sh
 
 clean:

@@ -3,10 +3,12 @@
 # build.sh ARCH CORE DEBUG [VARIANT]: kernel, modules, test modules and programs, in a
 # build directory of their own, whose path is printed. What the guest needs of
 # them is in klp/root there. Does nothing when nothing changed.
-# VARIANT=clippy only prepares a configured directory for lint.sh.
+# A VARIANT is only a configured directory: clippy for lint.sh, configs for
+# configs.sh.
 
 . "$(dirname "$0")/lib.sh"
 . "$REPO/scripts/toolchain.sh"
+. "$REPO/scripts/kconfig.sh"
 
 arch=$1 core=$2 debug=$3 variant=${4:-}
 check_arch "$arch"
@@ -49,40 +51,6 @@ seed() {
 	mv "$bld.tmp" "$bld"
 }
 
-# verify_config: every symbol that a fragment asks for holds. One that
-# olddefconfig dropped (renamed, or a dependency is off) would otherwise go
-# unnoticed until a test that needs it passes for the wrong reason.
-verify_config() {
-	local line sym bad=0
-	declare -A asked
-	while read -r line; do
-		case $line in
-		CONFIG_*=*) asked[${line%%=*}]=${line#*=} ;;
-		'# CONFIG_'*' is not set') sym=${line#\# } && asked[${sym%% *}]=n ;;
-		esac
-	done < <(cat "${fragments[@]}")
-	for sym in "${!asked[@]}"; do
-		if [[ ${asked[$sym]} == n ]]; then
-			! grep -q "^$sym=" "$bld/.config" || { echo "$sym: asked to be off, is on" && bad=1; }
-		else
-			grep -qxF "$sym=${asked[$sym]}" "$bld/.config" ||
-				{ echo "$sym: asked for ${asked[$sym]}, got $(grep -w "$sym" "$bld/.config" || echo 'no such symbol here')" && bad=1; }
-		fi
-	done
-	if ((bad)); then
-		rm -f "$bld/klp/config"
-		echo "error: the kernel configuration is not what scripts/config asks for"
-		return 1
-	fi
-}
-
-configure() {
-	kmake "$tree" "$bld" "$arch" tinyconfig
-	"$tree/scripts/kconfig/merge_config.sh" -m -O "$bld" "$bld/.config" "${fragments[@]}"
-	kmake "$tree" "$bld" "$arch" olddefconfig
-	verify_config
-}
-
 case $arch in
 x86_64) image=bzImage user_cc=gcc ;;
 arm64) image=Image user_cc=aarch64-linux-gnu-gcc ;;
@@ -117,12 +85,13 @@ mkdir -p "$bld/klp"
 rm -f "$bld/klp/done"
 
 # The graft brings new Kconfig symbols: they configure anew, as the fragments do.
-cfg=$({ cat "${fragments[@]}" "$base/pristine/Makefile" "$tree/kernel/livepatch/"*Kconfig "$tree"/samples/Kconfig; echo "$TOOLCHAIN_ID"; } | sha256sum)
+cfg=$({ cat "${fragments[@]}" "$base/pristine/Makefile" "$tree/kernel/livepatch/"Kconfig* "$tree"/samples/Kconfig; echo "$TOOLCHAIN_ID"; } | sha256sum)
 if [[ ! -e $bld/klp/config || $(<"$bld/klp/config") != "$cfg" ]]; then
-	run_log "config-$name" "configuring $name" configure
+	rm -f "$bld/klp/config"
+	run_log "config-$name" "configuring $name" configure "$tree" "$bld" "$arch" "${fragments[@]}"
 	echo "$cfg" >"$bld/klp/config"
 fi
-if [[ $variant == clippy ]]; then
+if [[ -n $variant ]]; then
 	echo "$bld"
 	exit 0
 fi

@@ -57,7 +57,6 @@ add() {
 while read -r file; do
 	[[ ! -f $file ]] || add "$file" "$file"
 done < <(overlay)
-[[ ! -e Kconfig ]] || add Kconfig kernel/livepatch/rust.Kconfig
 ((clash == 0)) || die "changes to files of the kernel tree belong in patches/"
 
 # 3. Make the tree so. What is written becomes a new file: it must never go

@@ -130,7 +130,11 @@ boot_core() {
 		return
 	fi
 	plain "$arch demo CORE=$core" guest "$arch" "$core" demo demo || true
-	[[ $core != c ]] || return 0
+	if [[ $core == c ]]; then
+		with_tap "$arch kselftest CORE=c" "$(log_of "$arch" c kselftest output)" \
+			guest "$arch" c kselftest kselftest TESTS=rust-needs
+		return
+	fi
 	with_tap "$arch kunit CORE=$core" "$(log_of "$arch" "$core" kunit console)" \
 		guest "$arch" "$core" kunit kunit KLP_APPEND=kunit.enable=1 KLP_LIMIT=300
 	with_tap "$arch kselftest CORE=$core" "$(log_of "$arch" "$core" kselftest output)" \
@@ -158,6 +162,11 @@ for arch in "${archs[@]}"; do
 			with_tap "clippy" - "$scripts/lint.sh" clippy
 		else
 			missing "clippy" "no build to start from"
+		fi
+		if [[ ${built[x86_64-m]} ]]; then
+			with_tap "configs" - "$scripts/configs.sh"
+		else
+			missing "configs" "no build to start from"
 		fi
 	fi
 	boot_all "$arch"

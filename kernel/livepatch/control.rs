@@ -26,7 +26,7 @@ use kernel::{
     debugfs,
     deferred::OwnedQueue,
     kobject::{
-        Dir,
+        Root,
         KERNEL, //
     },
     prelude::*,
@@ -41,9 +41,9 @@ static PATCHES: Shared<KVec<Arc<Patch>>> = Shared::new(KVec::new());
 
 /// What the core needs from its start to its end.
 struct Resources {
-    root: Dir<RootDir>,
-    _states: Pin<KBox<debugfs::File<state::View>>>,
-    _debugfs: debugfs::Dir,
+    root: Root<RootDir>,
+    /// [`None`] until [`show()`].
+    states: Option<Pin<KBox<debugfs::File<state::View>>>>,
     /// Patches are freed here: the request may come from the patch's own file in sysfs, whose
     /// removal waits for the request to end.
     queue: OwnedQueue,
@@ -53,19 +53,28 @@ static RESOURCES: Shared<Option<Resources>> = Shared::new(None);
 
 /// Creates `/sys/kernel/livepatch`.
 pub(crate) fn init() -> Result {
-    let debugfs = debugfs::Dir::new(c"livepatch");
     let resources = Resources {
         queue: OwnedQueue::new(c"livepatch")?,
-        _states: KBox::pin_init(debugfs.read_only_file(c"states", state::View), GFP_KERNEL)?,
-        _debugfs: debugfs,
-        // The last one: an error must not only drop it.
-        root: Dir::new(&KERNEL, c"livepatch", RootDir)?,
+        states: None,
+        root: Root::new(&KERNEL, c"livepatch", RootDir)?,
     };
     *RESOURCES.borrow_mut(&mut lock::lock()) = Some(resources);
     Ok(())
 }
 
-/// Undoes [`init()`]. There must be no patches left.
+/// Creates `/sys/kernel/debug/livepatch`, the last step of the start: a module that fails to start
+/// is freed at once, also if somebody has a file of it open.
+pub(crate) fn show() -> Result {
+    // The file keeps the directory.
+    let dir = debugfs::Dir::<crate::LocalModule>::new(c"livepatch");
+    let states = KBox::pin_init(dir.read_only_file(c"states", state::View), GFP_KERNEL)?;
+    if let Some(resources) = RESOURCES.borrow_mut(&mut lock::lock()) {
+        resources.states = Some(states);
+    }
+    Ok(())
+}
+
+/// Undoes [`init()`] and [`show()`]. There must be no patches left.
 pub(crate) fn exit() {
     let mut locked = lock::lock();
     // Statics are not dropped with the module.
@@ -73,10 +82,17 @@ pub(crate) fn exit() {
     stack::exit(&locked);
     let resources = RESOURCES.borrow_mut(&mut locked).take();
     drop(locked);
-    if let Some(Resources { root, queue, .. }) = resources {
+    if let Some(Resources {
+        root,
+        states,
+        queue,
+    }) = resources
+    {
+        // Waits for those who read it, who take the mutex.
+        drop(states);
         // Patches that are being freed still need the mutex, and their directories the root.
         drop(queue);
-        root.remove_and_wait();
+        drop(root);
     }
 }
 

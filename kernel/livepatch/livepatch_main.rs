@@ -93,6 +93,12 @@ impl kernel::Module for Livepatch {
             .and_then(|()| {
                 // SAFETY: The table is constant, and unregistered before the module goes away.
                 kernel::error::to_result(unsafe { bindings::klp_register_core(&OPS) })
+            })
+            .and_then(|()| {
+                control::show().inspect_err(|_| {
+                    // SAFETY: Registered just now.
+                    unsafe { bindings::klp_unregister_core() };
+                })
             });
         if let Err(err) = started {
             transition::exit_work();
@@ -177,9 +183,12 @@ unsafe extern "C" fn apply_section_relocs(
     from_result(|| unsafe { image.write_section(index, object, true) }.map(|()| 0))
 }
 
+/// # Safety
+///
 /// Called by `hooks.c` with preemption disabled.
-extern "C" fn try_switch_current() {
-    transition::try_switch_current();
+unsafe extern "C" fn try_switch_current() {
+    // SAFETY: By the contract of the hook.
+    unsafe { transition::try_switch_current() };
 }
 
 /// Enables the livepatch `patch` of the calling module. Returns 0 or an error.

@@ -89,7 +89,8 @@ fn apply_bound(locked: &Locked, patch: &Patch, object: &Object, module: &Module)
     result.inspect_err(|_| {
         state::end_object(locked, patch, object, true);
         // Also the relocations: the module may be loaded again, elsewhere.
-        patch.clear_relocations(locked, object);
+        // SAFETY: They were applied above, and nobody was led to the patch's code for the object.
+        unsafe { patch.clear_relocations(locked, object) };
     })
 }
 
@@ -167,7 +168,9 @@ fn revert(locked: &Locked, patches: &[Arc<Patch>], module: &Module, undone: bool
         }
         object.post_unpatch(locked);
         state::end_object(locked, patch, object, undone);
-        patch.clear_relocations(locked, object);
+        // SAFETY: They were applied when the object was bound. The module is going: nobody runs its
+        // functions, nor the patch's for them.
+        unsafe { patch.clear_relocations(locked, object) };
         object.unbind(locked);
     }
     // Those of all livepatches together.

@@ -450,9 +450,14 @@ impl Patch {
     }
 
     /// Undoes [`Self::relocate_object`].
-    pub(crate) fn clear_relocations(&self, locked: &Locked, object: &Object) {
+    ///
+    /// # Safety
+    ///
+    /// That must have succeeded, and no task may run code that needs the relocations.
+    pub(crate) unsafe fn clear_relocations(&self, locked: &Locked, object: &Object) {
         if let (Some(module), Some(name)) = (self.module.borrow(locked), object.module_name()) {
-            reloc::clear_object(module, name);
+            // SAFETY: By the caller's promise.
+            unsafe { reloc::clear_object(module, name) };
         }
     }
 
@@ -483,9 +488,7 @@ impl Patch {
                 self.forced.get(&locked),
             )
         };
-        if let Some(dir) = dir {
-            dir.remove_and_wait();
-        }
+        drop(dir);
         if forced {
             core::mem::forget(module);
         }

@@ -242,8 +242,11 @@ pub(crate) fn apply_object(module: &Module, object: &CStr) -> Result {
         return Ok(());
     };
     // Before any of them is applied.
-    for index in klp_sections(image, count) {
-        if !is_sound(module, image, count, index, object) {
+    //
+    // SAFETY: The image is that of a live module, with so many sections.
+    for index in unsafe { klp_sections(image, count) } {
+        // SAFETY: As above, and `index` is one of the klp relocation sections.
+        if !unsafe { is_sound(module, image, count, index, object) } {
             pr_err!(
                 "livepatch '{}': klp relocation section {} is malformed\n",
                 module.name(),
@@ -252,38 +255,57 @@ pub(crate) fn apply_object(module: &Module, object: &CStr) -> Result {
             return Err(EINVAL);
         }
     }
-    for index in klp_sections(image, count) {
+    // SAFETY: The image is that of a live module, with so many sections.
+    for index in unsafe { klp_sections(image, count) } {
         // SAFETY: The image is that of a live module, the section a sound klp relocation section.
         if let Err(err) = unsafe { image.write_section(index, object, true) } {
-            clear(image, index, object);
+            // SAFETY: The image is that of a live module; the sections before this one are sound,
+            // and those of the object have been applied.
+            unsafe { clear(image, index, object) };
             return Err(err);
         }
     }
     Ok(())
 }
 
-/// Clears all relocations of livepatch module `module` that refer to module `object`, which must
-/// have been [applied](apply_object).
-pub(crate) fn clear_object(module: &Module, object: &CStr) {
+/// Clears all relocations of livepatch module `module` that refer to module `object`.
+///
+/// # Safety
+///
+/// They must have been [applied](apply_object), and no task may run code that needs them.
+pub(crate) unsafe fn clear_object(module: &Module, object: &CStr) {
     if let Some((image, count)) = Image::of(module) {
-        clear(image, count, object);
+        // SAFETY: The image is that of a live module, with so many sections, which were found to be
+        // sound when they were applied.
+        unsafe { clear(image, count, object) };
     }
 }
 
-/// Clears the relocations in the sections below `end`.
-fn clear(image: Image, end: c_uint, object: &CStr) {
-    for index in klp_sections(image, end) {
+/// Clears the relocations for `object` in the sections below `end`.
+///
+/// # Safety
+///
+/// The image must be that of a live module, which has no fewer sections than `end`. The klp
+/// relocation sections below it must be [sound](is_sound), and those for `object` be applied.
+unsafe fn clear(image: Image, end: c_uint, object: &CStr) {
+    // SAFETY: By the caller's promise.
+    for index in unsafe { klp_sections(image, end) } {
         // Fails for malformed names only, which applying has refused.
         //
-        // SAFETY: The image is that of a live module, the section was found to be sound.
+        // SAFETY: By the caller's promise, and `index` is one of the klp relocation sections.
         let _ = unsafe { image.write_section(index, object, false) };
     }
 }
 
-/// The klp relocation sections of a live module below `end`, which is no more than it has.
-fn klp_sections(image: Image, end: c_uint) -> impl Iterator<Item = c_uint> {
+/// The klp relocation sections below `end`.
+///
+/// # Safety
+///
+/// The image must be that of a module which is live for as long as the iterator is used, and has no
+/// fewer sections than `end`.
+unsafe fn klp_sections(image: Image, end: c_uint) -> impl Iterator<Item = c_uint> {
     (1..end).filter(move |&index| {
-        // SAFETY: By what is asked of the caller.
+        // SAFETY: By the caller's promise, and `index` is below `end`.
         let flags = unsafe { image.section(index) }.sh_flags;
         flags & u64::from(bindings::SHF_RELA_LIVEPATCH) != 0
     })
@@ -292,18 +314,29 @@ fn klp_sections(image: Image, end: c_uint) -> impl Iterator<Item = c_uint> {
 /// Whether a klp relocation section, and what it is to change, are what they should be, and are
 /// still there. The module loader looks at those for vmlinux only. Those of others than `object`
 /// may be gone by now, and are not looked at.
-fn is_sound(module: &Module, image: Image, count: c_uint, index: c_uint, object: &CStr) -> bool {
+///
+/// # Safety
+///
+/// The image must be that of `module`, and `count` the number of its sections, of which `index` is
+/// one.
+unsafe fn is_sound(
+    module: &Module,
+    image: Image,
+    count: c_uint,
+    index: c_uint,
+    object: &CStr,
+) -> bool {
     let is_there = |section: &bindings::Elf64_Shdr| {
         let start = section.sh_addr as usize;
         section.sh_flags & u64::from(bindings::SHF_ALLOC) != 0
             && module.memory().any(|range| range.contains(&start))
     };
-    // SAFETY: The image is that of a live module, `index` one of its sections.
+    // SAFETY: By the caller's promise.
     let section = unsafe { image.section(index) };
     if section.sh_type != bindings::SHT_RELA {
         return false;
     }
-    // SAFETY: As above, and by the comparison.
+    // SAFETY: By the caller's promise, and it is not of type `SHT_NULL`.
     let name = unsafe { image.section_name(section) };
     if symbol::parse_section(name.to_bytes()).is_some_and(|owner| owner != object.to_bytes()) {
         return true;
@@ -311,7 +344,7 @@ fn is_sound(module: &Module, image: Image, count: c_uint, index: c_uint, object:
     (section.sh_addr as *const bindings::Elf64_Rela).is_aligned()
         && is_there(section)
         && section.sh_info < count
-        // SAFETY: As above, for the section that was compared.
+        // SAFETY: By the caller's promise, and the comparison.
         && is_there(unsafe { image.section(section.sh_info) })
 }
 

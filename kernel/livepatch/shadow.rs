@@ -400,7 +400,8 @@ impl Store {
     ///
     /// `record` must be in the table, `header` initialised, and its object have no such variable.
     unsafe fn insert(&mut self, record: *mut Record, header: *mut Header) {
-        self.wake(record);
+        // SAFETY: By the caller's promise.
+        unsafe { self.wake(record) };
         // SAFETY: By the caller's promise; the memory stays until `remove()` and a grace period.
         unsafe {
             TABLE.insert(header.cast());
@@ -436,8 +437,12 @@ impl Store {
     }
 
     /// Takes a record off the list of idle ones.
-    fn wake(&mut self, record: *mut Record) {
-        // SAFETY: Records are valid under the lock; `idle` says what list they are on.
+    ///
+    /// # Safety
+    ///
+    /// `record` must be in the table.
+    unsafe fn wake(&mut self, record: *mut Record) {
+        // SAFETY: By the caller's promise, and `idle` says what list it is on.
         unsafe {
             if (*record).idle {
                 self.idle.remove(record.cast());
@@ -448,8 +453,12 @@ impl Store {
     }
 
     /// Puts a record that has no more use on the list of idle ones; it may be gone then.
-    fn settle(&mut self, record: *mut Record) {
-        // SAFETY: Records are valid under the lock, and here on no list.
+    ///
+    /// # Safety
+    ///
+    /// `record` must be in the table.
+    unsafe fn settle(&mut self, record: *mut Record) {
+        // SAFETY: By the caller's promise; a record that is not idle is on no list.
         unsafe {
             if (*record).live != 0 || (*record).open.load(Relaxed) || (*record).idle {
                 return;
@@ -464,7 +473,8 @@ impl Store {
         self.nr_idle = self.nr_idle.wrapping_add(1);
         if self.nr_idle > MAX_IDLE {
             let first = self.idle.first;
-            self.wake(first.cast());
+            // SAFETY: The list holds records, and is longer than `MAX_IDLE`.
+            unsafe { self.wake(first.cast()) };
             // SAFETY: The record is on no list, and has no variables.
             unsafe {
                 TABLE.remove(first.cast());
@@ -807,7 +817,8 @@ pub(crate) unsafe fn free(obj: *mut c_void, id: usize, dtor: Dtor) {
         Header::destroy(header, dtor);
         Header::release(header);
     }
-    store.settle(record);
+    // SAFETY: Found in the table, under the lock that is held since.
+    unsafe { store.settle(record) };
 }
 
 /// Frees all variables with `id`, the oldest first.
@@ -828,7 +839,8 @@ pub(crate) unsafe fn free_all(id: usize, dtor: Dtor) {
             // SAFETY: The record is valid under the lock.
             let header = unsafe { (*record).variables.last };
             if header.is_null() {
-                store.settle(record);
+                // SAFETY: Found in the table, under the lock that is held since.
+                unsafe { store.settle(record) };
                 return;
             }
             // SAFETY: As in `free()`.
@@ -862,7 +874,8 @@ pub(crate) fn open(id: usize) -> Result {
     } else {
         Some(memory)
     };
-    store.wake(record);
+    // SAFETY: Found in the table, or put there, under the lock that is held.
+    unsafe { store.wake(record) };
     // SAFETY: The record is valid under the lock.
     unsafe {
         (*record).adopted = !(*record).closed && (*record).live != 0;
@@ -890,7 +903,8 @@ pub(crate) fn close(id: usize) {
         (*record).closed = (*record).closed || (*record).open.load(Relaxed);
         (*record).open.store(false, Relaxed);
     }
-    store.settle(record);
+    // SAFETY: Found in the table, under the lock that is held since.
+    unsafe { store.settle(record) };
 }
 
 /// Undoes [`open()`] if variables were there before it, and nobody had declared the id: then who
@@ -905,7 +919,8 @@ pub(crate) fn give_back(id: usize) -> bool {
     }
     // SAFETY: As above.
     unsafe { (*record).open.store(false, Relaxed) };
-    store.settle(record);
+    // SAFETY: Found in the table, under the lock that is held since.
+    unsafe { store.settle(record) };
     true
 }
 
@@ -998,7 +1013,8 @@ unsafe fn collect_if(
                 }
             }
         }
-        store.settle(record);
+        // SAFETY: Found in the table, under the lock that is held since.
+        unsafe { store.settle(record) };
         drop(store);
 
         while let Some(last) = NonNull::new(gone.last) {

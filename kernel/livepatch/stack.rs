@@ -323,8 +323,7 @@ impl HookSet {
         let mut scratch = KVVec::with_capacity(ips.len(), GFP_KERNEL)?;
         scratch.extend_from_slice(ips, GFP_KERNEL)?;
 
-        let flags = ftrace::IPMODIFY
-            | ftrace::PERMANENT
+        let flags = ftrace::PERMANENT
             | if cfg!(CONFIG_HAVE_DYNAMIC_FTRACE_WITH_ARGS) {
                 0
             } else {
@@ -370,7 +369,7 @@ impl HookSet {
     ///
     /// Functions stay hooked without effect when ftrace has shut itself down.
     fn shrink(self: Pin<&mut Self>, locked: &Locked) -> bool {
-        let this = self.project();
+        let mut this = self.project();
         let is_empty = |hook: &Hook| hook.top.get(locked).get(locked).is_none();
         this.scratch.clear();
         let mut left = false;
@@ -385,12 +384,12 @@ impl HookSet {
         if !left || this.scratch.is_empty() {
             return left;
         }
-        let mut result = this.ops.remove_filter(this.scratch);
+        let mut result = this.ops.as_mut().remove_filter(this.scratch);
         // ftrace makes a new filter. The old one must not stay: the functions of a module that
         // goes would be in it for ever, and be refused with all that are in the next ones.
         while result == Err(ENOMEM) {
             fsleep(Delta::from_millis(1));
-            result = this.ops.remove_filter(this.scratch);
+            result = this.ops.as_mut().remove_filter(this.scratch);
         }
         if result.is_ok() {
             for hook in this.hooks.iter().filter(|hook| is_empty(hook)) {

@@ -55,7 +55,10 @@ use kernel::{
     error::to_result,
     ffi::c_int,
     ftrace,
-    livepatch::TaskExt,
+    livepatch::{
+        Switcher,
+        TaskExt, //
+    },
     prelude::*,
     stacktrace,
     static_lock_class,
@@ -158,6 +161,13 @@ const DELAY_MS: u32 = 1000;
 const SIGNALS_TIMEOUT: u32 = 15;
 
 const IDLE: c_int = bindings::KLP_TRANSITION_IDLE;
+
+/// The right to switch tasks, which nobody else has.
+///
+// SAFETY: Only one core can be registered with the hooks. Tasks are switched by what is on their
+// stacks, on their way out of the kernel, or by force, after which nothing is let go; and a
+// transition, behind which code is let go, ends only when all are.
+const SWITCHER: Switcher = unsafe { Switcher::new() };
 
 /// Returns the id of the patch in transition, or 0.
 pub(crate) fn current_id() -> usize {
@@ -292,7 +302,7 @@ pub(crate) fn init(
     for_each_task(|task| {
         // A child, or one that is visited again, has it already.
         warn_on_once!(task.patch_state() != IDLE && task.patch_state() != initial);
-        task.set_patch_state(initial);
+        task.set_patch_state(SWITCHER, initial);
     });
 
     // What this and patching tell the handler is ordered behind the states there, and before
@@ -324,7 +334,7 @@ pub(crate) fn start(locked: &mut Locked, check: KBox<StackCheck>) {
     let target = current.target.state();
     for_each_task(|task| {
         if task.patch_state() != target {
-            task.set_patch_pending();
+            task.set_patch_pending(SWITCHER);
         }
     });
 
@@ -341,8 +351,10 @@ enum Obstacle<'a> {
 
 /// Switches `task` if none of the functions to leave is on its stack.
 ///
+/// # Safety
+///
 /// The task must be current or be kept from running, and preemption be disabled.
-fn check_and_switch<'a>(
+unsafe fn check_and_switch<'a>(
     task: &Task,
     is_current: bool,
     target: c_int,
@@ -351,14 +363,15 @@ fn check_and_switch<'a>(
     if task.is_running() && !is_current {
         return Err(Obstacle::Running);
     }
-    // SAFETY: Preemption is disabled, and nobody else on this CPU is in here.
+    // SAFETY: By the caller's promise preemption is disabled, and so nobody else on this CPU is in
+    // here.
     let entries = unsafe { stack_buffer() };
     let entries = stacktrace::save_reliable(task, entries).map_err(|_| Obstacle::Unreliable)?;
     if let Some(name) = check.find(entries) {
         return Err(Obstacle::SleepsOn(name));
     }
-    task.clear_patch_pending();
-    task.set_patch_state(target);
+    task.clear_patch_pending(SWITCHER);
+    task.set_patch_state(SWITCHER, target);
     Ok(())
 }
 
@@ -379,7 +392,8 @@ fn try_switch_pinned(task: &Task, target: c_int, check: &StackCheck) -> bool {
     let is_current = core::ptr::eq(task.as_ptr(), Task::current_raw());
     let mut result = Ok(());
     let called = task.call_pinned(|task| {
-        result = check_and_switch(task, is_current, target, check);
+        // SAFETY: The task is kept from running, with interrupts off.
+        result = unsafe { check_and_switch(task, is_current, target, check) };
         0
     });
     if let Err(err) = to_result(called) {
@@ -426,20 +440,26 @@ fn report(task: &Task, obstacle: &Obstacle<'_>) {
 /// Switches the current task if that is safe now.
 ///
 /// Called by `__klp_sched_try_switch()`, which has seen TIF_PATCH_PENDING and ordered that before
-/// our reads. Preemption is disabled: reverse() and the end of the transition wait for us.
-pub(crate) fn try_switch_current() {
+/// our reads.
+///
+/// # Safety
+///
+/// Preemption must be disabled: reverse() and the end of the transition wait for us.
+pub(crate) unsafe fn try_switch_current() {
     // Pairs with `StackCheck::publish()`.
     let check = STACK_CHECK.load(Acquire);
     if check.is_null() {
         return;
     }
-    // SAFETY: What was published is freed only after a wait for sections like this one.
+    // SAFETY: What was published is freed only after a wait for sections with preemption disabled,
+    // as by the caller's promise this one is.
     let check = unsafe { &*check };
     let (task, target) = (kernel::current!(), target_state().load(Relaxed));
     if !stacktrace::RELIABLE || task.patch_state() == target {
         return;
     }
-    if let Err(obstacle) = check_and_switch(task, true, target, check) {
+    // SAFETY: The task is current; preemption is disabled by the caller's promise.
+    if let Err(obstacle) = unsafe { check_and_switch(task, true, target, check) } {
         report(task, &obstacle);
     }
 }
@@ -488,8 +508,8 @@ fn switch_tasks(target: c_int) -> bool {
             }
         } else if task.patch_state() != target {
             // The idle task of an offline CPU runs nothing.
-            task.clear_patch_pending();
-            task.set_patch_state(target);
+            task.clear_patch_pending(SWITCHER);
+            task.set_patch_state(SWITCHER, target);
         }
     });
     drop(cpus);
@@ -504,7 +524,7 @@ fn switch_tasks(target: c_int) -> bool {
             // before start() set its flag. Until now it could only be switched to what it is, but
             // it must not have the flag when the target changes.
             if switched && task.patch_pending() {
-                task.clear_patch_pending();
+                task.clear_patch_pending(SWITCHER);
             }
             switched
         })
@@ -638,7 +658,7 @@ fn complete(locked: &mut Locked) -> KVec<Arc<Patch>> {
 
     for_each_task(|task| {
         warn_on_once!(task.patch_pending());
-        task.set_patch_state(IDLE);
+        task.set_patch_state(SWITCHER, IDLE);
     });
 
     // What was begun first ends last, but for states that go with replaced patches: the functions
@@ -720,7 +740,7 @@ pub(crate) fn reverse(locked: &mut Locked) -> Result {
     );
 
     // Nobody switches from here on, once those are done that have seen the flag.
-    for_each_task(TaskExt::clear_patch_pending);
+    for_each_task(|task| task.clear_patch_pending(SWITCHER));
     synchronize();
 
     let enabled = !patch.is_enabled(locked);
@@ -750,7 +770,7 @@ pub(crate) fn force(locked: &mut Locked) {
         return;
     };
     pr_warn!("forcing remaining tasks to the patched state\n");
-    for_each_task(TaskExt::update_patch_state);
+    for_each_task(|task| task.update_patch_state(SWITCHER));
     match current.target {
         Target::Unpatched => current.patch.set_forced(locked),
         Target::Patched => {

@@ -4,13 +4,48 @@
 //!
 //! C header: [`include/linux/dynamic_debug.h`](srctree/include/linux/dynamic_debug.h)
 
+#[cfg(CONFIG_DYNAMIC_DEBUG)]
 use crate::{
     bindings,
     fmt,
     prelude::*,
     str::CStrExt as _, //
 };
+#[cfg(CONFIG_DYNAMIC_DEBUG)]
 use core::cell::UnsafeCell;
+
+/// A bit field of `struct _ddebug`: where it begins, in the order of declaration, and its width.
+/// bindgen's functions for them are not constant.
+#[cfg(CONFIG_DYNAMIC_DEBUG)]
+struct Field(u32, u32);
+
+#[cfg(CONFIG_DYNAMIC_DEBUG)]
+impl Field {
+    const LINE: Self = Self(0, 18);
+    const CLASS: Self = Self(18, 6);
+    const FLAGS: Self = Self(24, 8);
+
+    /// The first one is at the low end of the word, or at the high end on big endian machines.
+    const fn shift(&self) -> u32 {
+        if cfg!(target_endian = "big") {
+            u32::BITS - self.0 - self.1
+        } else {
+            self.0
+        }
+    }
+
+    const fn mask(&self) -> u32 {
+        u32::MAX >> (u32::BITS - self.1)
+    }
+
+    const fn put(&self, value: u32) -> u32 {
+        (value & self.mask()) << self.shift()
+    }
+
+    const fn get(&self, word: u32) -> u32 {
+        (word >> self.shift()) & self.mask()
+    }
+}
 
 /// Describes one message to dynamic debug. Made by [`pr_dynamic_debug!`] only.
 ///
@@ -34,8 +69,7 @@ impl Descriptor {
         format: &'static CStr,
         line: u32,
     ) -> Self {
-        // The bit field: 18 bits of line, 6 bits of class, 8 bits of flags.
-        let word = (line & 0x3_ffff) | (bindings::_DPRINTK_CLASS_DFLT << 18);
+        let word = Field::LINE.put(line) | Field::CLASS.put(bindings::_DPRINTK_CLASS_DFLT);
         // SAFETY: All-zero is valid, and means off.
         let mut desc: bindings::_ddebug = unsafe { core::mem::zeroed() };
         desc.modname = crate::str::as_char_ptr_in_const_context(module);
@@ -53,7 +87,7 @@ impl Descriptor {
         let word = unsafe {
             core::ptr::read_volatile((&raw const (*self.0.get())._bitfield_1).cast::<u32>())
         };
-        (word >> 24) & bindings::_DPRINTK_FLAGS_PRINT != 0
+        Field::FLAGS.get(word) & bindings::_DPRINTK_FLAGS_PRINT != 0
     }
 
     /// Prints `args` the way that the control file asks for.

@@ -14,6 +14,10 @@ use crate::{
         c_void, //
     },
     prelude::*,
+    sync::atomic::{
+        ordering::Relaxed,
+        Atomic, //
+    },
     types::Opaque, //
 };
 
@@ -25,8 +29,6 @@ pub type Callback = unsafe extern "C" fn(
     fregs: *mut bindings::ftrace_regs,
 );
 
-/// The ops may change the instruction pointer of the traced function.
-pub const IPMODIFY: c_ulong = bindings::FTRACE_OPS_FL_IPMODIFY as c_ulong;
 /// The ops cannot be switched off by `kernel.ftrace_enabled`.
 pub const PERMANENT: c_ulong = bindings::FTRACE_OPS_FL_PERMANENT as c_ulong;
 /// The registers at function entry are saved for the callback.
@@ -34,6 +36,7 @@ pub const SAVE_REGS: c_ulong = bindings::FTRACE_OPS_FL_SAVE_REGS as c_ulong;
 /// How far behind its [`location`] a function goes on when it is not redirected, in bytes.
 pub const MCOUNT_INSN_SIZE: usize = bindings::MCOUNT_INSN_SIZE as usize;
 const DYNAMIC: c_ulong = bindings::FTRACE_OPS_FL_DYNAMIC as c_ulong;
+const IPMODIFY: c_ulong = bindings::FTRACE_OPS_FL_IPMODIFY as c_ulong;
 
 /// Returns the address that ftrace patches for the function of `size` bytes at `start`.
 ///
@@ -56,18 +59,51 @@ pub fn location(start: usize, size: usize) -> Option<usize> {
     })
 }
 
-/// A callback for a set of functions.
+/// A callback for a set of functions, which may change where they go on.
 ///
 /// Wraps `struct ftrace_ops` as a dynamic ops: [`Ops::unregister`] waits until no CPU and no task
-/// can be inside the callback or its trampoline.
+/// can be inside the callback or its trampoline. It is also one that may change the instruction
+/// pointer.
+///
+/// To ftrace an empty filter means all functions. Here it is refused: an ops with an empty filter
+/// cannot be registered, and the filter of a registered one cannot be emptied.
 ///
 /// # Invariants
 ///
-/// `ops` is initialised, and not registered with ftrace once `self` is dropped.
+/// `ops` is initialised, and not registered with ftrace once `self` is dropped. If `filled` is set,
+/// its filter is not empty.
+///
+/// # Examples
+///
+/// ```
+/// use core::ptr::null_mut;
+/// use kernel::{
+///     bindings,
+///     ffi::c_ulong,
+///     ftrace::{Ops, PERMANENT},
+/// };
+///
+/// unsafe extern "C" fn callback(
+///     _ip: c_ulong,
+///     _parent_ip: c_ulong,
+///     _ops: *mut bindings::ftrace_ops,
+///     _fregs: *mut bindings::ftrace_regs,
+/// ) {
+/// }
+///
+/// // SAFETY: The callback is never called: the filter stays empty.
+/// let ops = unsafe { Ops::new(callback, PERMANENT, null_mut()) };
+/// let ops = KBox::pin_init(ops, GFP_KERNEL)?;
+/// assert_eq!(ops.replace_filter(&mut []), Err(EINVAL));
+/// assert_eq!(ops.register(), Err(EINVAL));
+/// assert!(!ops.is_registered());
+/// # Ok::<(), Error>(())
+/// ```
 #[pin_data(PinnedDrop)]
 pub struct Ops {
     #[pin]
     ops: Opaque<bindings::ftrace_ops>,
+    filled: Atomic<bool>,
 }
 
 // SAFETY: ftrace serialises all operations on an ops by its own locks.
@@ -96,13 +132,14 @@ impl Ops {
             ops <- Opaque::ffi_init(|slot: *mut bindings::ftrace_ops| {
                 let ops = bindings::ftrace_ops {
                     func: Some(callback),
-                    flags: flags | DYNAMIC,
+                    flags: flags | DYNAMIC | IPMODIFY,
                     private,
                     ..Default::default()
                 };
                 // SAFETY: `slot` is valid for writes; all other fields of an ops start as zero.
                 unsafe { slot.write(ops) };
             }),
+            filled: Atomic::new(false),
         })
     }
 
@@ -119,24 +156,33 @@ impl Ops {
         self.set_filter(ips, false, false)
     }
 
-    /// Makes `ips`, which must not be empty, the whole filter. See [`Ops::add_filter`].
+    /// Makes `ips` the whole filter. See [`Ops::add_filter`].
     ///
     /// # Errors
     ///
-    /// As for [`Ops::add_filter`].
+    /// As for [`Ops::add_filter`]; [`EINVAL`] when `ips` is empty.
     pub fn replace_filter(&self, ips: &mut [usize]) -> Result {
+        if ips.is_empty() {
+            return Err(EINVAL);
+        }
         self.set_filter(ips, false, true)
     }
 
     /// Removes `ips` from the filter. See [`Ops::add_filter`].
     ///
-    /// Callers that had already entered the callback may still be in it. The filter of a
-    /// registered ops must not become empty: an empty filter means all functions.
+    /// Callers that had already entered the callback may still be in it. An ops that is not
+    /// registered has to be given further functions before it can be.
     ///
     /// # Errors
     ///
-    /// [`ENOMEM`], [`ENODEV`] when ftrace has shut itself down.
-    pub fn remove_filter(&self, ips: &mut [usize]) -> Result {
+    /// [`EINVAL`] when the ops is registered and nothing would be left of its filter, [`ENOMEM`],
+    /// [`ENODEV`] when ftrace has shut itself down. The filter is then unchanged.
+    pub fn remove_filter(self: Pin<&mut Self>, ips: &mut [usize]) -> Result {
+        // ftrace lets nobody empty the filter of an ops that is registered and may change the
+        // instruction pointer. Nobody else can register this one meanwhile.
+        if !self.is_registered() {
+            self.filled.store(false, Relaxed);
+        }
         self.set_filter(ips, true, false)
     }
 
@@ -155,19 +201,29 @@ impl Ops {
                 c_int::from(remove),
                 c_int::from(reset),
             )
-        })
+        })?;
+        if !remove {
+            // INVARIANT: `ips` is not empty, and now in the filter. Who takes them out has the ops
+            // for itself.
+            self.filled.store(true, Relaxed);
+        }
+        Ok(())
     }
 
     /// Starts calling the callback for the functions of the filter.
     ///
     /// # Errors
     ///
-    /// [`EBUSY`] when the ops changes the instruction pointer and another one already does at one
-    /// of the addresses, [`ENODEV`] when ftrace has shut itself down. What was refused may still be
-    /// looked at in sections with preemption disabled that began before.
+    /// [`EBUSY`] when another ops already changes the instruction pointer at one of the addresses,
+    /// [`EINVAL`] when the filter is empty, [`ENODEV`] when ftrace has shut itself down. What was
+    /// refused may still be looked at in sections with preemption disabled that began before.
     ///
     /// May sleep.
     pub fn register(&self) -> Result {
+        // ftrace would refuse an empty filter, too, but only when the ops is on its list already.
+        if !self.filled.load(Relaxed) {
+            return Err(EINVAL);
+        }
         // SAFETY: By the type invariant the ops is initialised; it is pinned, and removed from
         // ftrace before it is dropped.
         to_result(unsafe { bindings::register_ftrace_function(self.ops.get()) })

@@ -2,8 +2,12 @@
 
 //! Kernel objects with attributes in sysfs.
 //!
-//! A type that implements [`Kobject`] says which files it shows; a [`Dir`] is one such object, a
-//! directory in sysfs.
+//! A type that implements [`Kobject`] says which files it shows; a [`Root`] is one such object, a
+//! directory in sysfs, and a [`Dir`] one below it.
+//!
+//! Others may hold references to an object, and `CONFIG_DEBUG_KOBJECT_RELEASE` puts off its end by
+//! seconds on purpose. So its directory goes when the owner drops it, and its memory later. All of
+//! that has happened when the [`Root`] has been dropped: the module can go then.
 //!
 //! C headers: [`include/linux/kobject.h`](srctree/include/linux/kobject.h),
 //! [`include/linux/sysfs.h`](srctree/include/linux/sysfs.h)
@@ -13,7 +17,7 @@
 //! ```
 //! use kernel::{
 //!     fmt::Write as _,
-//!     kobject::{Attribute, Dir, Kobject, KERNEL},
+//!     kobject::{Attribute, Dir, Kobject, Root, KERNEL},
 //!     prelude::*,
 //! };
 //!
@@ -26,9 +30,13 @@
 //!     )];
 //! }
 //!
-//! let dir = Dir::new(&KERNEL, c"rust_doctest_kobject", Answer(42))?;
-//! assert_eq!(dir.0, 42);
-//! dir.remove_and_wait();
+//! let root = Root::new(&KERNEL, c"rust_doctest_kobject", Answer(42))?;
+//! assert_eq!(root.0, 42);
+//! let dir = Dir::new(&root, c"question", Answer(6 * 9))?;
+//! drop(dir);
+//! assert!(Dir::new(&root, c"question", Answer(0)).is_ok());
+//! drop(root);
+//! assert!(Root::new(&KERNEL, c"rust_doctest_kobject", Answer(43)).is_ok());
 //! # Ok::<(), Error>(())
 //! ```
 
@@ -57,6 +65,7 @@ use crate::{
 };
 use core::{
     marker::PhantomData,
+    mem::ManuallyDrop,
     ops::Deref,
     ptr::NonNull, //
 };
@@ -69,7 +78,7 @@ pub type Store<T> = fn(&T, &[u8]) -> Result;
 /// A file in the directory of a [`Kobject`].
 ///
 /// `show` and `store` run in process context and may sleep. The object is valid during the call;
-/// its removal waits for the call to end.
+/// the removal of its directory waits for the call to end.
 #[repr(C)]
 pub struct Attribute<T> {
     attr: bindings::attribute,
@@ -153,7 +162,7 @@ impl<T: Kobject> Tables<T> {
     };
 
     const TYPE: bindings::kobj_type = bindings::kobj_type {
-        release: Some(Self::release),
+        release: Some(release),
         sysfs_ops: &Self::OPS,
         default_groups: core::ptr::from_ref(&Self::GROUPS)
             .cast::<*const bindings::attribute_group>()
@@ -210,28 +219,25 @@ impl<T: Kobject> Tables<T> {
             Err(err) => err.to_errno() as isize,
         }
     }
+}
 
-    /// # Safety
-    ///
-    /// Called by the C core for an object of `T` that has lost its last reference.
-    unsafe extern "C" fn release(kobj: *mut bindings::kobject) {
-        // SAFETY: The object is one of ours, was made from a box, and has no user any more.
-        let inner = unsafe { KBox::from_raw(Inner::<T>::from_kobj(kobj)) };
-        // Pairs with the release in `Dir::remove_and_wait()`.
-        let waiter = inner.waiter.load(Acquire);
-        drop(inner);
-        if !waiter.is_null() {
-            // SAFETY: `remove_and_wait()` keeps the completion alive until it is completed.
-            unsafe { (*waiter).complete_all() };
-        }
-    }
+/// What is the same for objects of any type, so that the last steps of an object's end can be code
+/// of the kernel itself: who waits for it may be the exit function of the module with the others.
+#[repr(C)]
+struct Header {
+    kobj: Opaque<bindings::kobject>,
+    /// The parent, with a reference to it, or NULL. `kobject_del()` gives back that of `kobj`, but
+    /// who waits for the parent waits for this object, too.
+    parent: *mut bindings::kobject,
+    /// Drops and frees the whole object.
+    free: unsafe fn(*mut Header),
+    /// Whom to tell about the release, or NULL.
+    waiter: Atomic<*mut Completion>,
 }
 
 #[repr(C)]
 struct Inner<T> {
-    kobj: Opaque<bindings::kobject>,
-    /// Whom to tell about the release, or NULL.
-    waiter: Atomic<*mut Completion>,
+    header: Header,
     data: T,
 }
 
@@ -240,17 +246,51 @@ impl<T> Inner<T> {
     ///
     /// `kobj` must be the field of an `Inner<T>`.
     unsafe fn from_kobj(kobj: *mut bindings::kobject) -> *mut Self {
-        // `kobj` is the first field, and `Opaque` is transparent.
+        // `header` is the first field, `kobj` its first one, and `Opaque` is transparent.
         kobj.cast()
+    }
+
+    /// # Safety
+    ///
+    /// `header` must be the field of an `Inner<T>` made from a box, which nobody uses any more.
+    unsafe fn free(header: *mut Header) {
+        // SAFETY: `header` is the first field, the rest is what the caller promises.
+        drop(unsafe { KBox::from_raw(header.cast::<Self>()) });
     }
 }
 
-/// Something that a [`Dir`] can be created in.
+/// The end of an object. Not generic, and so in vmlinux: the module may be gone once its waiter has
+/// been told, or its parent's.
 ///
 /// # Safety
 ///
-/// What [`Parent::as_raw`] returns must be valid for as long as `self`.
-pub unsafe trait Parent {
+/// Called by the C core for an object of this file that has lost its last reference.
+#[inline(never)]
+unsafe extern "C" fn release(kobj: *mut bindings::kobject) {
+    // `kobj` is the first field, and `Opaque` is transparent.
+    let header = kobj.cast::<Header>();
+    // SAFETY: The object is one of ours, and still all there.
+    let (parent, free, waiter) = unsafe {
+        // Pairs with the release in `Root::drop()`.
+        let waiter = (*header).waiter.load(Acquire);
+        ((*header).parent, (*header).free, waiter)
+    };
+    // SAFETY: The function is that of the object's type, and the object has no user any more.
+    unsafe { free(header) };
+    // SAFETY: `Object::add()` took the reference; NULL does nothing.
+    unsafe { bindings::kobject_put(parent) };
+    if !waiter.is_null() {
+        // SAFETY: Who waits keeps the completion alive until it is completed.
+        unsafe { (*waiter).complete_all() };
+    }
+}
+
+/// A place for a [`Root`], in the directories of the kernel itself.
+///
+/// # Safety
+///
+/// What [`Place::as_raw`] returns must be valid for ever.
+pub unsafe trait Place {
     /// Returns the C object.
     fn as_raw(&self) -> *mut bindings::kobject;
 }
@@ -262,7 +302,7 @@ pub struct KernelDir(());
 pub static KERNEL: KernelDir = KernelDir(());
 
 // SAFETY: Never freed.
-unsafe impl Parent for KernelDir {
+unsafe impl Place for KernelDir {
     #[inline]
     fn as_raw(&self) -> *mut bindings::kobject {
         // SAFETY: Set early at boot, then constant.
@@ -270,95 +310,244 @@ unsafe impl Parent for KernelDir {
     }
 }
 
-/// An owned [`Kobject`], whose directory is removed when it is dropped.
+/// Something that a [`Dir`] can be created in.
 ///
-/// The object itself lives on until the last reference to it is gone: its children hold one.
+/// # Safety
+///
+/// What [`Parent::as_raw`] returns must be valid for as long as `self`, and be a [`Root`] of the
+/// same module or be released before one.
+pub unsafe trait Parent {
+    /// Returns the C object.
+    fn as_raw(&self) -> *mut bindings::kobject;
+}
+
+/// An object that is not, or not yet, in sysfs.
 ///
 /// # Invariants
 ///
-/// The pointer is to an object made by [`Dir::new`], of which `self` owns one reference.
-pub struct Dir<T: Kobject>(NonNull<Inner<T>>);
+/// The pointer is to an object made by [`Object::new`], of which `self` owns one reference.
+struct Object<T: Kobject>(NonNull<Inner<T>>);
 
 // SAFETY: Kernel objects are counted atomically, and `T` is `Send` and `Sync`.
-unsafe impl<T: Kobject> Send for Dir<T> {}
-// SAFETY: As above.
-unsafe impl<T: Kobject> Sync for Dir<T> {}
+unsafe impl<T: Kobject> Send for Object<T> {}
+// SAFETY: All that can be done with a shared reference is to read `T`, which is `Sync`, and to take
+// counted references.
+unsafe impl<T: Kobject> Sync for Object<T> {}
 
-impl<T: Kobject> Dir<T> {
-    /// Creates the directory `name` in `parent`.
+impl<T: Kobject> Object<T> {
+    fn new(data: T) -> Result<Self> {
+        let inner = KBox::new(
+            Inner {
+                header: Header {
+                    kobj: Opaque::new(bindings::kobject::default()),
+                    parent: core::ptr::null_mut(),
+                    free: Inner::<T>::free,
+                    waiter: Atomic::new(core::ptr::null_mut()),
+                },
+                data,
+            },
+            GFP_KERNEL,
+        )?;
+        // INVARIANT: `kobject_init()` sets the count to one.
+        let this = Self(NonNull::from(KBox::leak(inner)));
+        // SAFETY: The object is zeroed and valid, its type is a constant.
+        unsafe { bindings::kobject_init(this.as_raw(), &Tables::<T>::TYPE) };
+        Ok(this)
+    }
+
+    /// Creates the directory of a new object in that of `parent`.
+    ///
+    /// # Safety
+    ///
+    /// `parent` must be valid. Must be called no more than once.
+    unsafe fn add(&self, parent: *mut bindings::kobject, name: &CStr) -> Result {
+        // SAFETY: The parent is valid, and nobody else knows of the object yet.
+        unsafe {
+            bindings::kobject_get(parent);
+            (*self.0.as_ptr()).header.parent = parent;
+        }
+        // SAFETY: The object is initialised, the parent valid, and the name NUL-terminated.
+        to_result(unsafe {
+            bindings::kobject_add(
+                self.as_raw(),
+                parent,
+                c"%s".as_char_ptr(),
+                name.as_char_ptr(),
+            )
+        })
+    }
+
+    /// Removes the directory, and waits for who is in a function of one of its files.
+    ///
+    /// # Safety
+    ///
+    /// [`Object::add`] must have succeeded.
+    unsafe fn remove(&self) {
+        // SAFETY: By the caller's promise the object is in sysfs, or was until an object above it
+        // was removed.
+        unsafe { bindings::kobject_del(self.as_raw()) };
+    }
+
+    /// Waits until the object, and all that are below it, are released.
+    fn wait(self) {
+        pin_init::stack_pin_init!(let done = Completion::new());
+        let waiter = core::ptr::from_ref::<Completion>(&done).cast_mut();
+        // SAFETY: By the type invariant the object is valid.
+        let header = unsafe { &self.0.as_ref().header };
+        // Pairs with the acquire in `release()`.
+        header.waiter.store(waiter, Release);
+        drop(self);
+        done.wait_for_completion();
+    }
+
+    #[inline]
+    fn as_raw(&self) -> *mut bindings::kobject {
+        // SAFETY: By the type invariant the object is valid.
+        unsafe { self.0.as_ref() }.header.kobj.get()
+    }
+
+    #[inline]
+    fn data(&self) -> &T {
+        // SAFETY: By the type invariant the object is valid, and its data never changes hands.
+        unsafe { &self.0.as_ref().data }
+    }
+}
+
+impl<T: Kobject> Drop for Object<T> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant there is a reference to give back.
+        unsafe { bindings::kobject_put(self.as_raw()) };
+    }
+}
+
+/// A module's own [`Kobject`] in a directory of the kernel.
+///
+/// When it is dropped, its directory is removed with all that is in it, and it waits until the
+/// object and all below it are released: no code of the module is called for them any more. A
+/// [`Dir`] or a [`Reference`] that is dropped later, by the same thread, means to wait for ever. So
+/// does a lock that is held and that an attribute of one of them takes.
+///
+/// A module has to drop it before it goes away.
+///
+/// # Invariants
+///
+/// The object is in sysfs.
+pub struct Root<T: Kobject>(ManuallyDrop<Object<T>>);
+
+impl<T: Kobject> Root<T> {
+    /// Creates the directory `name` in `place`.
     ///
     /// # Errors
     ///
     /// [`ENOMEM`], [`EEXIST`] when the name is taken, [`EINVAL`] when it is empty.
     ///
     /// May sleep.
-    pub fn new(parent: &dyn Parent, name: &CStr, data: T) -> Result<Self> {
-        let inner = KBox::new(
-            Inner {
-                kobj: Opaque::new(bindings::kobject::default()),
-                waiter: Atomic::new(core::ptr::null_mut()),
-                data,
-            },
-            GFP_KERNEL,
-        )?;
-        let inner = NonNull::from(KBox::leak(inner));
-        // INVARIANT: `kobject_init()` sets the count to one, and a failed `kobject_add()` keeps it.
-        let this = Self(inner);
-        // SAFETY: The object is zeroed and valid, its type is a constant.
-        unsafe { bindings::kobject_init(this.as_raw(), &Tables::<T>::TYPE) };
-        // SAFETY: The object is initialised, the parent valid, and the name NUL-terminated.
-        let added = to_result(unsafe {
-            bindings::kobject_add(
-                this.as_raw(),
-                parent.as_raw(),
-                c"%s".as_char_ptr(),
-                name.as_char_ptr(),
-            )
-        });
-        if let Err(err) = added {
-            // Nobody who waits for the parent's release waits for this one.
-            this.remove_and_wait();
+    pub fn new(place: &dyn Place, name: &CStr, data: T) -> Result<Self> {
+        let object = Object::new(data)?;
+        // SAFETY: The place is valid, and the object new.
+        if let Err(err) = unsafe { object.add(place.as_raw(), name) } {
+            object.wait();
             return Err(err);
         }
-        Ok(this)
+        // INVARIANT: Just added.
+        Ok(Self(ManuallyDrop::new(object)))
     }
 
     /// Returns a counted reference to the object, to create others in it.
     pub fn reference(&self) -> Reference {
-        // SAFETY: By the type invariant the object is valid.
-        unsafe { bindings::kobject_get(self.as_raw()) };
-        // INVARIANT: The reference was just taken.
-        Reference(self.as_raw())
-    }
-
-    /// Removes the directory and waits until the object and all its children are released.
-    ///
-    /// Must not be called under a lock that an attribute of one of them takes.
-    pub fn remove_and_wait(self) {
-        pin_init::stack_pin_init!(let done = Completion::new());
-        let waiter = core::ptr::from_ref::<Completion>(&done).cast_mut();
-        // SAFETY: By the type invariant the object is valid. Pairs with the acquire in
-        // `Tables::release()`.
-        unsafe { self.0.as_ref() }.waiter.store(waiter, Release);
-        drop(self);
-        done.wait_for_completion();
+        // SAFETY: By the type invariant of `Object` it is valid.
+        unsafe { bindings::kobject_get(self.0.as_raw()) };
+        // INVARIANT: The reference was just taken, and the root waits until it is given back.
+        Reference(self.0.as_raw())
     }
 }
 
-// SAFETY: By the type invariant.
-unsafe impl<T: Kobject> Parent for Dir<T> {
+// SAFETY: Valid by the type invariant of `Object`, and itself a root.
+unsafe impl<T: Kobject> Parent for Root<T> {
     #[inline]
     fn as_raw(&self) -> *mut bindings::kobject {
-        // SAFETY: By the type invariant the object is valid.
-        unsafe { self.0.as_ref() }.kobj.get()
+        self.0.as_raw()
     }
 }
 
-/// A counted reference to a kernel object.
+impl<T: Kobject> Deref for Root<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        self.0.data()
+    }
+}
+
+impl<T: Kobject> Drop for Root<T> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant the object was added.
+        unsafe { self.0.remove() };
+        // SAFETY: `self.0` is not used again.
+        unsafe { ManuallyDrop::take(&mut self.0) }.wait();
+    }
+}
+
+/// A [`Kobject`] below a [`Root`].
+///
+/// When it is dropped, its directory is removed with all that is in it, and it waits for those who
+/// are in a function of its files: no lock may be held that one of them takes. The object itself
+/// lives on until the last reference to it is gone: those below it hold one.
 ///
 /// # Invariants
 ///
-/// The pointer is to an object of which `self` owns one reference.
+/// The object is in sysfs, or was until one above it was removed.
+pub struct Dir<T: Kobject>(Object<T>);
+
+impl<T: Kobject> Dir<T> {
+    /// Creates the directory `name` in `parent`.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`], [`EEXIST`] when the name is taken, [`EINVAL`] when it is empty, [`ENOENT`] when
+    /// the parent has been removed.
+    ///
+    /// May sleep.
+    pub fn new(parent: &dyn Parent, name: &CStr, data: T) -> Result<Self> {
+        let object = Object::new(data)?;
+        // SAFETY: By the promise of the trait the parent is valid, and the object is new.
+        unsafe { object.add(parent.as_raw(), name) }?;
+        // INVARIANT: Just added.
+        Ok(Self(object))
+    }
+}
+
+// SAFETY: Valid by the type invariant of `Object`. It holds a reference to its parent until it is
+// released, and by the promise of the trait that is a root, or is released before one.
+unsafe impl<T: Kobject> Parent for Dir<T> {
+    #[inline]
+    fn as_raw(&self) -> *mut bindings::kobject {
+        self.0.as_raw()
+    }
+}
+
+impl<T: Kobject> Deref for Dir<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        self.0.data()
+    }
+}
+
+impl<T: Kobject> Drop for Dir<T> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant the object was added.
+        unsafe { self.0.remove() };
+    }
+}
+
+/// A counted reference to the object of a [`Root`].
+///
+/// # Invariants
+///
+/// The pointer is to an object of which `self` owns one reference, and whose [`Root`] has not been
+/// dropped or waits for it.
 pub struct Reference(*mut bindings::kobject);
 
 // SAFETY: By the type invariant.
@@ -373,22 +562,5 @@ impl Drop for Reference {
     fn drop(&mut self) {
         // SAFETY: By the type invariant there is a reference to give back.
         unsafe { bindings::kobject_put(self.0) };
-    }
-}
-
-impl<T: Kobject> Deref for Dir<T> {
-    type Target = T;
-
-    #[inline]
-    fn deref(&self) -> &T {
-        // SAFETY: By the type invariant the object is valid, and its data never changes hands.
-        unsafe { &self.0.as_ref().data }
-    }
-}
-
-impl<T: Kobject> Drop for Dir<T> {
-    fn drop(&mut self) {
-        // SAFETY: By the type invariant there is a reference to give back.
-        unsafe { bindings::kobject_put(self.as_raw()) };
     }
 }

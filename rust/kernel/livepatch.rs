@@ -17,24 +17,45 @@ use crate::{
     task::Task, //
 };
 
+/// The right to change which version of a function a task runs.
+///
+/// The patch states of all tasks decide which code the livepatch core lets go. Whoever changes them
+/// can make it let go code that a task still runs.
+#[derive(Clone, Copy)]
+pub struct Switcher(());
+
+impl Switcher {
+    /// Creates the right.
+    ///
+    /// # Safety
+    ///
+    /// It is for the one livepatch core that is loaded. By what is done with it, no task may come
+    /// to run, or return to, code that has been let go: while a function depends on the state, that
+    /// of a task changes only when the task runs no version of the function, or an administrator
+    /// has forced it; and code is let go only when no task has a state that leads to it.
+    pub const unsafe fn new() -> Self {
+        Self(())
+    }
+}
+
 /// Livepatch operations on a task.
 ///
 /// All of them may be called in any context; what orders them is up to the caller.
 pub trait TaskExt {
     /// Returns the task's patch state: `KLP_TRANSITION_{IDLE,UNPATCHED,PATCHED}`.
     fn patch_state(&self) -> c_int;
-    /// Sets the task's patch state. Only for a task that is current or kept from running.
-    fn set_patch_state(&self, state: c_int);
+    /// Sets the task's patch state.
+    fn set_patch_state(&self, _: Switcher, state: c_int);
     /// Returns whether the task has `TIF_PATCH_PENDING` set.
     fn patch_pending(&self) -> bool;
     /// Sets `TIF_PATCH_PENDING`. The task then switches when it leaves the kernel.
-    fn set_patch_pending(&self);
+    fn set_patch_pending(&self, _: Switcher);
     /// Clears `TIF_PATCH_PENDING`.
-    fn clear_patch_pending(&self);
+    fn clear_patch_pending(&self, _: Switcher);
     /// Switches the task to the target patch state if it still has to.
     ///
     /// Mirrors `klp_update_patch_state()`.
-    fn update_patch_state(&self);
+    fn update_patch_state(&self, _: Switcher);
     /// Returns whether the task is current on some CPU.
     fn is_running(&self) -> bool;
     /// Returns whether the task is a kernel thread.
@@ -78,7 +99,7 @@ impl TaskExt for Task {
     }
 
     #[inline]
-    fn set_patch_state(&self, state: c_int) {
+    fn set_patch_state(&self, _: Switcher, state: c_int) {
         // SAFETY: A `&Task` is valid. Like WRITE_ONCE().
         unsafe { core::ptr::write_volatile(&raw mut (*self.as_ptr()).patch_state, state) }
     }
@@ -92,19 +113,19 @@ impl TaskExt for Task {
     }
 
     #[inline]
-    fn set_patch_pending(&self) {
+    fn set_patch_pending(&self, _: Switcher) {
         // SAFETY: A `&Task` is valid.
         unsafe { bindings::set_tsk_thread_flag(self.as_ptr(), PENDING) }
     }
 
     #[inline]
-    fn clear_patch_pending(&self) {
+    fn clear_patch_pending(&self, _: Switcher) {
         // SAFETY: A `&Task` is valid.
         unsafe { bindings::clear_tsk_thread_flag(self.as_ptr(), PENDING) }
     }
 
     #[inline]
-    fn update_patch_state(&self) {
+    fn update_patch_state(&self, _: Switcher) {
         // SAFETY: A `&Task` is valid.
         unsafe { bindings::klp_update_patch_state(self.as_ptr()) }
     }

@@ -8,7 +8,10 @@
 use crate::{
     bindings,
     container_of,
-    ffi::c_int,
+    cpu::{
+        nr_cpu_ids,
+        CpuId, //
+    },
     prelude::*,
     sync::{
         aref::ARef,
@@ -302,9 +305,9 @@ impl CpusReadGuard {
 
     /// Returns whether `cpu` is online; that holds for as long as the guard exists.
     #[inline]
-    pub fn is_online(&self, cpu: u32) -> bool {
-        // SAFETY: Numbers beyond the last CPU are caught by the callers' use of possible CPUs.
-        unsafe { bindings::cpu_online(cpu) }
+    pub fn is_online(&self, cpu: CpuId) -> bool {
+        // SAFETY: The mask has a bit for every number below `nr_cpu_ids`.
+        unsafe { bindings::cpu_online(cpu.into()) }
     }
 }
 
@@ -322,30 +325,30 @@ impl Drop for CpusReadGuard {
     }
 }
 
-/// Calls `f` with the number and the idle task of each possible CPU.
+/// Calls `f` with each possible CPU and its idle task.
 ///
 /// Mirrors `for_each_possible_cpu()` with `idle_task()`.
 #[inline]
-pub fn for_each_idle(mut f: impl FnMut(u32, &Task)) {
-    // SAFETY: Constant after boot.
-    let count = unsafe { bindings::nr_cpu_ids };
-    for cpu in 0..count {
-        // SAFETY: `cpu` is below `nr_cpu_ids`.
-        if !unsafe { bindings::cpu_possible(cpu) } {
+pub fn for_each_idle(mut f: impl FnMut(CpuId, &Task)) {
+    for cpu in (0..nr_cpu_ids()).filter_map(CpuId::from_u32) {
+        // SAFETY: The mask has a bit for every number below `nr_cpu_ids`.
+        if !unsafe { bindings::cpu_possible(cpu.into()) } {
             continue;
         }
         // SAFETY: Each possible CPU has an idle task, which is never freed.
         f(cpu, unsafe {
-            &*bindings::idle_task(cpu as c_int).cast::<Task>()
+            &*bindings::idle_task(cpu.into()).cast::<Task>()
         });
     }
 }
 
-/// Makes `cpu` pass through its idle loop if it is idle.
+/// Makes `cpu` pass through its idle loop if it is online and idle.
 ///
 /// Mirrors `wake_up_if_idle()`.
 #[inline]
-pub fn wake_if_idle(cpu: u32, _cpus: &CpusReadGuard) {
-    // SAFETY: The CPU cannot go away.
-    unsafe { bindings::wake_up_if_idle(cpu as c_int) };
+pub fn wake_if_idle(cpu: CpuId, cpus: &CpusReadGuard) {
+    if cpus.is_online(cpu) {
+        // SAFETY: The CPU is there, with a run queue, and cannot go away.
+        unsafe { bindings::wake_up_if_idle(cpu.into()) };
+    }
 }

@@ -9,6 +9,8 @@
 
 MOD_CORE=livepatch
 MOD_LIVEPATCH=test_klp_livepatch
+MOD_SAMPLE=livepatch_sample
+STATES=$SYSFS_DEBUG_DIR/livepatch/states
 ROUNDS=${ROUNDS:-10}
 
 need_rust_core
@@ -111,6 +113,135 @@ livepatch: % modprobe $MOD_CORE
 % insmod test_modules/$MOD_LIVEPATCH.ko
 $(expect_enabled $MOD_LIVEPATCH)
 $(expect_disabled $MOD_LIVEPATCH)"
+
+
+# hold_open(dir...) - open every file below, and note the descriptors in HELD
+function hold_open() {
+	local mode file fd
+
+	HELD=()
+	while read -r mode file; do
+		if ((0$mode & 0444)); then
+			exec {fd}<"$file"
+		else
+			exec {fd}>>"$file"
+		fi || fail_test "cannot open $file"
+		HELD+=("$fd")
+	done < <(find "$@" -type f -printf '%m %p\n')
+}
+
+# let_go() - close what hold_open() has opened
+function let_go() {
+	local fd
+
+	for fd in "${HELD[@]}"; do exec {fd}>&-; done
+}
+
+
+# - open each file that the core and a livepatch have in sysfs
+# - unload both: sysfs waits for who reads or writes, not for who has it open
+# - check that what is open does not lead to what is gone
+# - close it when their memory has other contents
+
+start_test "files in sysfs held open over rmmod"
+
+load_lp $MOD_LIVEPATCH
+hold_open "$SYSFS_KLP_DIR" /sys/module/$MOD_CORE /sys/module/$MOD_LIVEPATCH
+((${#HELD[@]} > 20)) || fail_test "no more than ${#HELD[@]} files in sysfs"
+disable_lp $MOD_LIVEPATCH
+unload_lp $MOD_LIVEPATCH
+unload_core
+for fd in "${HELD[@]}"; do
+	! cat <&"$fd" >/dev/null 2>&1 || fail_test "a removed file can still be read"
+	! { echo 1 >&"$fd"; } 2>/dev/null || fail_test "a removed file can still be written"
+done
+load_core
+load_lp $MOD_LIVEPATCH
+let_go
+check_shows /proc/cmdline "$PATCHED"
+disable_lp $MOD_LIVEPATCH
+unload_lp $MOD_LIVEPATCH
+
+check_result "% insmod test_modules/$MOD_LIVEPATCH.ko
+$(expect_enabled $MOD_LIVEPATCH)
+$(expect_disabled $MOD_LIVEPATCH)
+livepatch: % rmmod $MOD_CORE
+livepatch: % modprobe $MOD_CORE
+% insmod test_modules/$MOD_LIVEPATCH.ko
+$(expect_enabled $MOD_LIVEPATCH)
+$(expect_disabled $MOD_LIVEPATCH)"
+
+
+# - debugfs calls the core when a file is closed: open each file that is there
+#   and check that the core cannot be unloaded, however often that is tried
+# - close them and check that it can
+
+name="files in debugfs held open over rmmod"
+if [[ ! -e $STATES ]]; then
+	skip_test "$name" "no $STATES"
+else
+	start_test "$name"
+
+	load_lp $MOD_LIVEPATCH
+	hold_open "${STATES%/*}"
+	disable_lp $MOD_LIVEPATCH
+	unload_lp $MOD_LIVEPATCH
+	expect=
+	for ((i = 0; i < 3; i++)); do
+		log "livepatch: % rmmod $MOD_CORE"
+		ret=$(rmmod $MOD_CORE 2>&1) && fail_test "$MOD_CORE was unexpectedly unloaded"
+		[[ "$ret" == "rmmod: ERROR: Module $MOD_CORE is in use" ]] ||
+			fail_test "rmmod $MOD_CORE: $ret"
+		expect+="livepatch: % rmmod $MOD_CORE
+"
+	done
+	for fd in "${HELD[@]}"; do
+		cat <&"$fd" >/dev/null || fail_test "cannot read a file that is open"
+	done
+	let_go
+	unload_core
+	[[ ! -e $STATES ]] || fail_test "$STATES is still there"
+	load_core
+
+	check_result "% insmod test_modules/$MOD_LIVEPATCH.ko
+$(expect_enabled $MOD_LIVEPATCH)
+$(expect_disabled $MOD_LIVEPATCH)
+${expect}livepatch: % rmmod $MOD_CORE
+livepatch: % modprobe $MOD_CORE"
+fi
+
+
+# - hold the file in debugfs open, try to unload the core, load a livepatch, try
+#   to unload both, and only then close it, whatever came of all that
+
+name="debugfs closed after the core has come again"
+if [[ ! -e $STATES ]]; then
+	skip_test "$name" "no $STATES"
+elif ! modprobe -nq $MOD_SAMPLE; then
+	skip_test "$name" "no $MOD_SAMPLE"
+else
+	start_test "$name"
+
+	exec {fd}<"$STATES"
+	first=$(rmmod $MOD_CORE 2>&1)
+	modprobe $MOD_SAMPLE
+	second=$(rmmod $MOD_SAMPLE $MOD_CORE 2>&1)
+	exec {fd}>&-
+
+	[[ "$first" == "rmmod: ERROR: Module $MOD_CORE is in use" ]] ||
+		fail_test "rmmod $MOD_CORE: $first"
+	[[ "$second" == "rmmod: ERROR: Module $MOD_SAMPLE is in use"* ]] ||
+		fail_test "rmmod $MOD_SAMPLE $MOD_CORE: $second"
+	disable_lp $MOD_SAMPLE
+	unload_lp $MOD_SAMPLE
+	unload_core
+	load_core
+
+	check_result "$(expect_enabled $MOD_SAMPLE)
+$(expect_disabled $MOD_SAMPLE | grep '^livepatch:')
+livepatch: % rmmod $MOD_CORE
+livepatch: % modprobe $MOD_CORE"
+fi
 
 
 # - load and unload the core and a livepatch over and over; the messages are
