@@ -476,7 +476,7 @@ fn switch_tasks(target: c_int) -> bool {
     // SAFETY: Only freed under the mutex, which is held.
     let check = unsafe { &*check };
     let mut complete = true;
-    let walked = tasklist::for_each_thread_rcu(|task| complete &= try_switch(task, target, check));
+    tasklist::for_each_thread_rcu(|task| complete &= try_switch(task, target, check));
 
     let cpus = CpusReadGuard::new();
     tasklist::for_each_idle(|cpu, task| {
@@ -496,8 +496,7 @@ fn switch_tasks(target: c_int) -> bool {
 
     // The walk can miss a thread that was forked, or whose process was replaced by exec, behind it.
     // Threads forked from now on inherit the target from their parents.
-    walked.is_ok()
-        && complete
+    complete
         && tasklist::all_threads(|task| {
             let switched = task.patch_state() == target;
             // A task that start() had visited before, or a child of one, may have switched right
@@ -570,7 +569,7 @@ fn send_signals(tries: u32, target: c_int) {
         pr_notice!("signaling remaining tasks\n");
     }
     // Who is missed is poked the next time.
-    let _ = tasklist::for_each_thread_rcu(|task| {
+    tasklist::for_each_thread_rcu(|task| {
         // A task that is switched can have the flag, see switch_tasks().
         if !task.patch_pending() || task.patch_state() == target {
             return;
