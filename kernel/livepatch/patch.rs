@@ -151,7 +151,7 @@ impl Object {
             module: Cell::new(ModulePtr(core::ptr::null_mut())),
             patched: Cell::new(false),
             funcs,
-            claims: KVec::new(),
+            claims: Claims::new(),
             dir: None,
         }
     }
@@ -233,7 +233,7 @@ impl Object {
                 None => lookup::find_symbol(None, &func.name, func.sympos)?,
             };
             let old = old_sizes.extent(addr).inspect_err(|_| {
-                pr_err!("kallsyms size lookup failed for '{}'\n", &**func.name);
+                pr_err!("kallsyms size lookup failed for '{}'\n", &*func.name);
             })?;
             let new = if func.nop {
                 old
@@ -241,7 +241,7 @@ impl Object {
                 new_sizes.extent(func.new_func).inspect_err(|_| {
                     pr_err!(
                         "kallsyms size lookup failed for '{}' replacement\n",
-                        &**func.name
+                        &*func.name
                     );
                 })?
             };
@@ -303,7 +303,7 @@ impl Object {
     fn add_dirs(&mut self, patch: &dyn Parent) -> Result {
         let dir = Dir::new(patch, self.label(), ObjectDir::new())?;
         for func in &mut self.funcs {
-            let name = CString::try_from_fmt(fmt!("{},{}", &**func.name, func.sympos.max(1)))?;
+            let name = CString::try_from_fmt(fmt!("{},{}", &*func.name, func.sympos.max(1)))?;
             func.dir = Some(Dir::new(&dir, &name, FuncDir)?);
         }
         self.dir = Some(dir);
@@ -504,18 +504,15 @@ fn add_nops(objects: &mut KVec<Object>, old_object: &Object) -> Result {
     let Some(object) = objects.iter_mut().find(|object| object.is_same(old_object)) else {
         return Ok(());
     };
-    let mut known = KVec::with_capacity(object.funcs.len(), GFP_KERNEL)?;
+    let mut known = KVVec::with_capacity(object.funcs.len(), GFP_KERNEL)?;
     for func in &object.funcs {
-        known.push(func, GFP_KERNEL)?;
+        known.push(func.key(), GFP_KERNEL)?;
     }
-    sort_by_key(&mut known, |func| func.key());
-    let mut nops = KVec::new();
+    sort_by_key(&mut known, |key| *key);
+    let mut nops = KVVec::new();
     for old in &old_object.funcs {
-        if known
-            .binary_search_by_key(&old.key(), |func| func.key())
-            .is_err()
-        {
-            nops.push(Func::new(old.name.clone(), old.sympos, 0)?, GFP_KERNEL)?;
+        if known.binary_search(&old.key()).is_err() {
+            nops.push(Func::new(old.name, old.sympos, 0)?, GFP_KERNEL)?;
         }
     }
     drop(known);

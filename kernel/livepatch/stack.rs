@@ -489,7 +489,7 @@ pub(crate) fn patch_object(locked: &Locked, object: &Object) -> Result {
         let mut new = KVec::with_capacity(object.funcs.len(), GFP_KERNEL)?;
         for func in &object.funcs {
             let ip = locate(locked, func).ok_or_else(|| {
-                pr_err!("failed to find location for function '{}'\n", &**func.name);
+                pr_err!("failed to find location for function '{}'\n", &*func.name);
                 EINVAL
             })?;
             add_unhooked(locked, sets, ip, &mut new)?;
@@ -578,7 +578,7 @@ fn hook(locked: &Locked, set: Pin<&mut HookSet>, object: Option<&Object>) -> Res
         if let Some(func) = first {
             pr_err!(
                 "failed to set ftrace filter for function '{}' ({})\n",
-                &**func.name,
+                &*func.name,
                 err.to_errno()
             );
         }
@@ -591,7 +591,7 @@ fn hook(locked: &Locked, set: Pin<&mut HookSet>, object: Option<&Object>) -> Res
         if let Some(func) = culprit.or(first) {
             pr_err!(
                 "failed to register ftrace handler for function '{}' ({})\n",
-                &**func.name,
+                &*func.name,
                 err.to_errno()
             );
         }

@@ -226,7 +226,7 @@ impl StackCheck {
                 };
                 ranges.push(range, GFP_KERNEL)?;
                 ranges.push(trampoline, GFP_KERNEL)?;
-                names.push(func.name.clone(), GFP_KERNEL)?;
+                names.push(func.name, GFP_KERNEL)?;
             }
         }
         let count = ranges::normalise(&mut ranges);
@@ -239,7 +239,7 @@ impl StackCheck {
         let range = addresses
             .iter()
             .find_map(|&addr| ranges::find(&self.ranges, addr))?;
-        self.names.get(range.tag).map(|name| &***name)
+        self.names.get(range.tag).map(|name| &**name)
     }
 
     /// Publishes `check` for [`try_switch_current`], and takes back what was published before.
