@@ -36,6 +36,7 @@ use crate::{
         ObjectDir,
         PatchDir, //
     },
+    transition::StackCheck, //
 };
 use kernel::{
     bindings,
@@ -110,7 +111,7 @@ pub(crate) struct Object {
     /// The loaded module, NULL for none and for vmlinux.
     module: Cell<ModulePtr>,
     pub(crate) patched: Cell<bool>,
-    pub(crate) funcs: KVec<Func>,
+    pub(crate) funcs: KVVec<Func>,
     /// The shadow variables that belong to the object; held while it is loaded.
     pub(crate) claims: Claims,
     dir: Option<Dir<ObjectDir>>,
@@ -125,7 +126,7 @@ unsafe impl Send for ModulePtr {}
 
 impl Object {
     fn new(spec: ObjectSpec) -> Result<Self> {
-        let mut funcs = KVec::with_capacity(spec.funcs.len(), GFP_KERNEL)?;
+        let mut funcs = KVVec::with_capacity(spec.funcs.len(), GFP_KERNEL)?;
         for FuncSpec {
             name,
             sympos,
@@ -142,7 +143,7 @@ impl Object {
         })
     }
 
-    fn empty(name: Option<CString>, funcs: KVec<Func>) -> Self {
+    fn empty(name: Option<CString>, funcs: KVVec<Func>) -> Self {
         Self {
             raw: None,
             name,
@@ -321,7 +322,9 @@ pub(crate) struct Patch {
     /// The states, and the shadow variables that belong to no object.
     pub(crate) claims: Shared<Claims>,
     /// The objects of the descriptor, then those that an atomic replace added.
-    pub(crate) objects: Shared<KVec<Object>>,
+    pub(crate) objects: Shared<KVVec<Object>>,
+    /// What tasks must not run to be switched from or to this patch.
+    pub(crate) check: StackCheck,
     enabled: Cell<bool>,
     /// Some task may run the code of this patch for ever: its module is never let go.
     forced: Cell<bool>,
@@ -344,7 +347,7 @@ impl Patch {
         replaced: &[Arc<Patch>],
     ) -> Result<Arc<Self>> {
         let module = desc.module.try_get().ok_or(ENODEV)?;
-        let mut objects = KVec::with_capacity(desc.objects.len(), GFP_KERNEL)?;
+        let mut objects = KVVec::with_capacity(desc.objects.len(), GFP_KERNEL)?;
         for spec in desc.objects {
             objects.push(Object::new(spec)?, GFP_KERNEL)?;
         }
@@ -361,6 +364,8 @@ impl Patch {
         }
 
         let name = CString::try_from(desc.module.name())?;
+        // There will be no more functions.
+        let check = StackCheck::new(&objects)?;
         Arc::pin_init(
             try_pin_init!(Self {
                 raw: desc.raw,
@@ -369,6 +374,7 @@ impl Patch {
                 sets: desc.sets,
                 claims: Shared::new(desc.claims),
                 objects: Shared::new(objects),
+                check,
                 enabled: Cell::new(false),
                 forced: Cell::new(false),
                 dir: Shared::new(None),
@@ -493,13 +499,13 @@ impl Patch {
 }
 
 /// Adds a nop for each function of `old_object` that `objects` do not change.
-fn add_nops(objects: &mut KVec<Object>, old_object: &Object) -> Result {
+fn add_nops(objects: &mut KVVec<Object>, old_object: &Object) -> Result {
     if !objects.iter().any(|object| object.is_same(old_object)) {
         let name = old_object
             .module_name()
             .map(CString::try_from)
             .transpose()?;
-        objects.push(Object::empty(name, KVec::new()), GFP_KERNEL)?;
+        objects.push(Object::empty(name, KVVec::new()), GFP_KERNEL)?;
     }
     let Some(object) = objects.iter_mut().find(|object| object.is_same(old_object)) else {
         return Ok(());
