@@ -397,8 +397,26 @@ impl HookSet {
             for hook in this.hooks.iter().filter(|hook| is_empty(hook)) {
                 hook.hooked.set(locked, false);
             }
+            release_direct(this.scratch);
         }
         true
+    }
+}
+
+/// Tells BPF trampolines on functions that have left a filter that they are alone again.
+///
+/// They made room when the ops was registered, and are slower for it. ftrace tells them when an ops
+/// goes, by its filter of then, so that one is made to go. If there is no memory for it, they stay
+/// as they are.
+fn release_direct(ips: &mut KVVec<usize>) {
+    ips.retain(|&mut ip| ftrace::has_direct_caller(ip));
+    if ips.is_empty() {
+        return;
+    }
+    if let Ok(set) = HookSet::new(ips) {
+        // Somebody else may have taken a function already: then it is he who tells.
+        let _ = set.ops.add_filter(ips).and_then(|()| set.ops.register());
+        retire(set);
     }
 }
 
