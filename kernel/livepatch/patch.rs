@@ -74,7 +74,6 @@ pub(crate) struct Func {
     pub(crate) old: Cell<Option<Extent>>,
     /// The ftrace location of the original function, once it was patched.
     pub(crate) ip: Cell<usize>,
-    new_func: usize,
     /// This func on its func stack.
     pub(crate) version: Arc<Version>,
     dir: Option<Dir<FuncDir>>,
@@ -88,7 +87,6 @@ impl Func {
             nop: new_func == 0,
             old: Cell::new(None),
             ip: Cell::new(0),
-            new_func,
             version: Version::new(new_func)?,
             dir: None,
         })
@@ -226,7 +224,7 @@ impl Object {
         let found = symbols.iter().flat_map(Symbols::addresses);
         let old_sizes = Sizes::find(self.module(locked), found)?;
         let new = self.funcs.iter().filter(|func| !func.nop);
-        let new_sizes = Sizes::find(Some(livepatch), new.map(|func| func.new_func))?;
+        let new_sizes = Sizes::find(Some(livepatch), new.map(|func| func.version.func()))?;
 
         for func in &self.funcs {
             let addr = match &symbols {
@@ -239,7 +237,7 @@ impl Object {
             let new = if func.nop {
                 old
             } else {
-                new_sizes.extent(func.new_func).inspect_err(|_| {
+                new_sizes.extent(func.version.func()).inspect_err(|_| {
                     pr_err!(
                         "kallsyms size lookup failed for '{}' replacement\n",
                         &*func.name

@@ -127,6 +127,11 @@ impl Version {
         Ok(Arc::new(version, GFP_KERNEL)?)
     }
 
+    /// Returns the address of the function; 0 for the original one.
+    pub(crate) fn func(&self) -> usize {
+        self.func
+    }
+
     /// Sets where the code of the version is.
     pub(crate) fn set_code(&self, locked: &Locked, code: Option<Extent>) {
         self.code.set(locked, code);
