@@ -517,7 +517,8 @@ pub(crate) fn hook_ahead(locked: &Locked, patch: &Patch) {
 /// May sleep.
 pub(crate) fn patch_object(locked: &Locked, object: &Object) -> Result {
     HOOKS.with(locked, |sets| -> Result {
-        let mut new = KVVec::with_capacity(object.funcs.len(), GFP_KERNEL)?;
+        // Takes no memory if all are hooked already: the C core takes none for that either.
+        let mut new = KVVec::new();
         for func in &object.funcs {
             let ip = locate(locked, func).ok_or_else(|| {
                 pr_err!("failed to find location for function '{}'\n", &*func.name);
