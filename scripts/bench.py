@@ -88,11 +88,11 @@ def section(boot, n=10000):
     return largest(boot.get("watch." + what, where, i) for what in ("enable", "disable") for i in (0, 1))
 
 
-def memory(boot):
+def memory(boot, name="memory"):
     """What each of 999 functions more costs; the livepatch's own memory is not in it."""
     grown = []
     for f in (1, 1000):
-        v = boot.figures.get(("memory", "F=%d" % f))
+        v = boot.figures.get((name, "F=%d" % f))
         if v is None:
             return None
         grown.append(sum(float(after) - float(before) for before, after in zip(v[:4], v[4:])))
@@ -123,6 +123,10 @@ ROWS = (
     ("shadow.get", "shadow get, 1 M live", "insns", lambda b: (lambda v: v and v / 1000)(b.get("shadow.get", "live=1000000"))),
     ("shadow.free-section", "shadow free of 100,000: longest irq-off", "insns", lambda b: b.get("shadow.free-all-watched", "live=100000")),
     ("memory", "memory per patched function, F=1000", "bytes", memory),
+    ("memory.stacked", "  the same, if it is hooked already", "bytes", lambda b: memory(b, "memory.stacked")),
+    ("size.text", "text of the core, KUnit off", "bytes", lambda b: b.get("size", index=0)),
+    ("size.data", "  data", "bytes", lambda b: b.get("size", index=1)),
+    ("size.bss", "  bss", "bytes", lambda b: b.get("size", index=2)),
 )
 
 
@@ -180,7 +184,7 @@ def differences(core, boots):
             continue
         # Where a timer finds a section's begin is a matter of its period; what
         # a kernel holds besides is not the same to the page.
-        slack = 20000 if "section" in metric else 64 if metric == "memory" else 0
+        slack = 20000 if "section" in metric else 64 if metric.startswith("memory") else 0
         if max(values) - min(values) > max(TOLERANCE * max(values), slack):
             found.append("%s: %s: %s" % (core, metric, " / ".join(show(v, unit) for v in values)))
     return found

@@ -19,7 +19,11 @@ out=$CACHE/bench/$arch-$mode
 "$REPO/scripts/deps.sh" "$arch" bench
 rm -rf "$out"
 mkdir -p "$out"
-for core in c m y; do "$REPO/scripts/build.sh" "$arch" "$core" 0 >/dev/null; done
+declare -A size
+for core in c m y; do
+	"$REPO/scripts/build.sh" "$arch" "$core" 0 >/dev/null
+	size[$core]=$("$REPO/scripts/core-size.sh" "$arch" "$core")
+done
 
 options="nokaslr mitigations=off quiet rcupdate.rcu_cpu_stall_suppress=1"
 [[ $arch != x86_64 ]] || options+=" tsc=reliable"
@@ -32,6 +36,7 @@ boot() {
 	env ARCH="$arch" CORE="$1" DEBUG=0 BENCH="$mode" KLP_SMP="$2" KLP_MEM=2G KLP_ICOUNT=1 KLP_LOG="$name" \
 		KLP_LIMIT="${KLP_LIMIT:-5400}" KLP_APPEND="$options" "$REPO/scripts/guest.sh" bench >/dev/null || return
 	cp "$log" "$out/$1-$3-cpus$2.output"
+	[[ $2 != 1 ]] || echo "= size - ${size[$1]}" >>"$out/$1-$3-cpus$2.output"
 }
 
 # Side by side: what a guest counts does not depend on the host's load. The C

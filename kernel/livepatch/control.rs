@@ -17,7 +17,6 @@ use crate::{
     sysfs::RootDir,
     transition::{
         self,
-        StackCheck,
         Target, //
     },
 };
@@ -191,18 +190,14 @@ fn start(locked: &mut Locked, patch: &Arc<Patch>, replaced: KVec<Arc<Patch>>) ->
     transition::init(locked, patch, Target::Patched, replaced);
 
     let patched = state::begin_enable(locked, patch, transition::replaced(locked))
-        .and_then(|()| patch_objects(locked, patch))
-        .and_then(|()| StackCheck::new(locked, patch, Target::Patched));
-    let check = match patched {
-        Ok(check) => check,
-        Err(err) => {
-            pr_warn!("failed to enable patch '{}'\n", &*patch.name);
-            transition::cancel(locked);
-            return Err(err);
-        }
-    };
+        .and_then(|()| patch_objects(locked, patch));
+    if let Err(err) = patched {
+        pr_warn!("failed to enable patch '{}'\n", &*patch.name);
+        transition::cancel(locked);
+        return Err(err);
+    }
 
-    transition::start(locked, check);
+    transition::start(locked);
     patch.set_enabled(locked, true);
     transition::try_complete(locked);
     Ok(())
@@ -237,7 +232,6 @@ fn disable(locked: &mut Locked, patch: &Arc<Patch>) -> Result {
         return Err(EBUSY);
     }
     state::check_disable(locked, patch)?;
-    let check = StackCheck::new(locked, patch, Target::Unpatched)?;
     transition::init(locked, patch, Target::Unpatched, KVec::new());
     for object in patch.objects.borrow(locked) {
         if object.patched.get(locked) {
@@ -245,7 +239,7 @@ fn disable(locked: &mut Locked, patch: &Arc<Patch>) -> Result {
         }
     }
     state::begin_disable(locked, patch);
-    transition::start(locked, check);
+    transition::start(locked);
     patch.set_enabled(locked, false);
     transition::try_complete(locked);
     Ok(())
@@ -256,8 +250,8 @@ fn disable(locked: &mut Locked, patch: &Arc<Patch>) -> Result {
 /// # Errors
 ///
 /// [`EINVAL`] when it is so already, for a patch that is to be enabled again, and, after a message,
-/// for one with a state that cannot be removed; [`EBUSY`] when another patch is in transition;
-/// [`ENOMEM`].
+/// for one with a state that cannot be removed; [`EBUSY`] when another patch is in transition.
+/// Never for want of memory: what disabling and turning round need was set aside with the patch.
 pub(crate) fn set_enabled(locked: &mut Locked, id: usize, enabled: bool) -> Result {
     let patch = find(locked, id).ok_or(EINVAL)?;
     if patch.is_enabled(locked) == enabled {
@@ -265,7 +259,8 @@ pub(crate) fn set_enabled(locked: &mut Locked, id: usize, enabled: bool) -> Resu
     }
     // A transition can be reversed at any time: that may be the only way to end it without force.
     if transition::current_id() == id {
-        transition::reverse(locked)
+        transition::reverse(locked);
+        Ok(())
     } else if !enabled {
         disable(locked, &patch)
     } else {

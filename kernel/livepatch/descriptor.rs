@@ -22,23 +22,50 @@ use crate::{
         MAX_SYMBOL_LEN, //
     }, //
 };
-use core::ptr::NonNull;
+use core::{
+    ops::Deref,
+    ptr::NonNull, //
+};
 use kernel::{
     bindings,
     error::to_result,
-    ffi::c_int,
+    ffi::{
+        c_char,
+        c_int, //
+    },
     module_ref::Module,
     prelude::*,
     str::{
         BStr,
         CStr,
         CString, //
-    },
-    sync::Arc, //
+    }, //
 };
 
-/// A function name, shared by a func and by the ranges that a transition checks stacks against.
-pub(crate) type Name = Arc<CString>;
+/// The name of a function, where a livepatch module has it. Compared by its address.
+///
+/// # Invariants
+///
+/// A string that ends with NUL, in the memory of the livepatch module whose descriptor names the
+/// function. Whoever has the name holds the module: a [`Func`](crate::patch::Func) is gone before
+/// its [`Patch`](crate::patch::Patch) lets go of it, and a nop before the livepatch that it was
+/// made after.
+#[derive(Clone, Copy, PartialEq, PartialOrd)]
+pub(crate) struct Name(NonNull<c_char>);
+
+// SAFETY: The string is constant.
+unsafe impl Send for Name {}
+// SAFETY: The string is constant.
+unsafe impl Sync for Name {}
+
+impl Deref for Name {
+    type Target = CStr;
+
+    fn deref(&self) -> &CStr {
+        // SAFETY: By the type invariant.
+        unsafe { CStr::from_char_ptr(self.0.as_ptr()) }
+    }
+}
 
 /// One entry of `klp_object.funcs`.
 pub(crate) struct FuncSpec {
@@ -61,16 +88,16 @@ impl FuncSpec {
 
 /// Returns a function that `specs` have more than once.
 fn find_duplicate(specs: &[FuncSpec]) -> Result<Option<&FuncSpec>> {
-    let mut sorted = KVec::with_capacity(specs.len(), GFP_KERNEL)?;
+    let mut sorted = KVVec::with_capacity(specs.len(), GFP_KERNEL)?;
     for spec in specs {
-        sorted.push(spec, GFP_KERNEL)?;
+        sorted.push((spec.key(), spec), GFP_KERNEL)?;
     }
-    sort_by_key(&mut sorted, |spec| spec.key());
+    sort_by_key(&mut sorted, |(key, _)| *key);
     Ok(sorted
         .iter()
         .zip(sorted.iter().skip(1))
-        .find(|(one, next)| one.key() == next.key())
-        .map(|(_, next)| *next))
+        .find(|((one, _), (next, _))| one == next)
+        .map(|(_, (_, spec))| *spec))
 }
 
 /// What a `pre_patch` callback says: anything but 0 refuses the livepatch.
@@ -135,7 +162,7 @@ pub(crate) struct ObjectSpec {
     /// The module's name, [`None`] for vmlinux.
     pub(crate) name: Option<CString>,
     pub(crate) callbacks: Callbacks,
-    pub(crate) funcs: KVec<FuncSpec>,
+    pub(crate) funcs: KVVec<FuncSpec>,
     /// The shadow variables that belong to the object.
     pub(crate) claims: Claims,
 }
@@ -153,13 +180,13 @@ pub(crate) struct Descriptor<'a> {
     pub(crate) module: &'a Module,
     pub(crate) replace: bool,
     pub(crate) sets: SetSpec,
-    pub(crate) objects: KVec<ObjectSpec>,
+    pub(crate) objects: KVVec<ObjectSpec>,
     /// The states, and the shadow variables that belong to no object.
     pub(crate) claims: Claims,
 }
 
 /// What a livepatch, or one of its objects, wants to own.
-pub(crate) type Claims = KVec<Claim<Source>>;
+pub(crate) type Claims = KVVec<Claim<Source>>;
 
 /// Where a claim comes from: an entry of `klp_patch.states` or of `shadow_types`.
 pub(crate) struct Source {
@@ -277,13 +304,20 @@ impl RawObject {
 /// `ptr` must be valid for reads up to a NUL, or for `max + 1` bytes.
 unsafe fn copy_string(ptr: *const c_char, max: usize) -> Result<Option<CString>> {
     // SAFETY: By the caller's promise.
+    let string = unsafe { borrow_string(ptr, max) };
+    Ok(string.map(CString::try_from).transpose()?)
+}
+
+/// Returns a C string if it has at most `max` bytes.
+///
+/// # Safety
+///
+/// `ptr` must be valid for reads up to a NUL, or for `max + 1` bytes, for `'a`.
+unsafe fn borrow_string<'a>(ptr: *const c_char, max: usize) -> Option<&'a CStr> {
+    // SAFETY: By the caller's promise.
     let len = unsafe { bindings::strnlen(ptr, max.saturating_add(1)) };
-    if len > max {
-        return Ok(None);
-    }
     // SAFETY: The string ends within the bounds.
-    let string = unsafe { CStr::from_char_ptr(ptr) };
-    Ok(Some(CString::try_from(string)?))
+    (len <= max).then(|| unsafe { CStr::from_char_ptr(ptr) })
 }
 
 impl Descriptor<'_> {
@@ -330,7 +364,7 @@ impl Descriptor<'_> {
             claims.push(claim, GFP_KERNEL)?;
         }
 
-        let mut objects = KVec::new();
+        let mut objects = KVVec::new();
         let mut obj = patch.objs;
         // SAFETY: The array ends with an entry that has neither functions nor a name.
         while unsafe { !(*obj).funcs.is_null() || !(*obj).name.is_null() } {
@@ -370,7 +404,7 @@ impl Descriptor<'_> {
         owner: RawPatch,
         mut raw: *mut bindings::klp_state,
     ) -> Result<Claims> {
-        let mut claims: Claims = KVec::new();
+        let mut claims = Claims::new();
         // SAFETY: The array, if there is one, ends with an entry whose id is 0.
         while !raw.is_null() && unsafe { (*raw).id } != 0 {
             // SAFETY: As above.
@@ -449,7 +483,7 @@ impl Descriptor<'_> {
         mut types: *mut *mut bindings::klp_shadow_type,
         states: &Claims,
     ) -> Result<Claims> {
-        let mut claims: Claims = KVec::new();
+        let mut claims = Claims::new();
         // SAFETY: The array, if there is one, ends with NULL.
         while let Some(shadow_type) = unsafe { types.as_ref().and_then(|entry| entry.as_ref()) } {
             let id = shadow_type.id;
@@ -540,7 +574,7 @@ impl Descriptor<'_> {
             return Err(EINVAL);
         }
 
-        let mut specs = KVec::new();
+        let mut specs = KVVec::new();
         let mut func = funcs;
         loop {
             // SAFETY: The array ends with an entry that has no name, function or position.
@@ -559,7 +593,7 @@ impl Descriptor<'_> {
                 return Err(EINVAL);
             }
             // SAFETY: By the caller's promise.
-            let Some(old_name) = unsafe { copy_string(old_name, MAX_SYMBOL_LEN) }? else {
+            let Some(old_name) = (unsafe { borrow_string(old_name, MAX_SYMBOL_LEN) }) else {
                 pr_err!(
                     "livepatch '{}': the name of function {} of object '{}' is too long\n",
                     patch,
@@ -581,13 +615,14 @@ impl Descriptor<'_> {
                 pr_err!(
                     "livepatch '{}': function '{}' of object '{}' has no new_func\n",
                     patch,
-                    &*old_name,
+                    old_name,
                     label
                 );
                 return Err(EINVAL);
             }
             let spec = FuncSpec {
-                name: Arc::new(old_name, GFP_KERNEL)?,
+                // INVARIANT: The module is held from here on, or no name is left.
+                name: Name(NonNull::from(old_name).cast()),
                 sympos,
                 new_func: new_func.addr(),
             };
@@ -599,7 +634,7 @@ impl Descriptor<'_> {
             pr_err!(
                 "livepatch '{}': function '{},{}' of object '{}' is there twice\n",
                 patch,
-                &**func.name,
+                &*func.name,
                 func.position(),
                 label
             );

@@ -210,6 +210,9 @@ EXPORT_SYMBOL_FOR_MODULES(clear_relocate_add, "livepatch");
 
 EXPORT_SYMBOL_FOR_MODULES(apply_relocate_add, "livepatch");
 EXPORT_SYMBOL_FOR_MODULES(find_module, "livepatch");
+#ifdef CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS
+EXPORT_SYMBOL_FOR_MODULES(ftrace_find_rec_direct, "livepatch");
+#endif
 EXPORT_SYMBOL_FOR_MODULES(ftrace_location_range, "livepatch");
 EXPORT_SYMBOL_FOR_MODULES(idle_task, "livepatch");
 EXPORT_SYMBOL_FOR_MODULES(kallsyms_lookup_size_offset, "livepatch");

@@ -84,7 +84,7 @@ fn report(search: &Search<'_>, object: Option<&CStr>) -> Result<usize> {
 /// Symbols of a module that were all looked up in one pass over its table.
 pub(crate) struct Symbols<'a> {
     module: &'a CStr,
-    searches: KVec<Search<'a>>,
+    searches: KVVec<Search<'a>>,
 }
 
 impl<'a> Symbols<'a> {
@@ -99,7 +99,7 @@ impl<'a> Symbols<'a> {
         module: &'a CStr,
         symbols: impl Iterator<Item = (&'a [u8], usize)>,
     ) -> Result<Self> {
-        let mut searches = KVec::new();
+        let mut searches = KVVec::new();
         for (name, position) in symbols {
             searches.push(Search::new(name, position), GFP_KERNEL)?;
         }
@@ -137,7 +137,7 @@ const FEW: usize = 3;
 /// Sizes of functions of a module that were all found in one pass over its table.
 pub(crate) struct Sizes<'a> {
     module: Option<&'a Module>,
-    bounds: KVec<Bounds>,
+    bounds: KVVec<Bounds>,
 }
 
 impl<'a> Sizes<'a> {
@@ -153,7 +153,7 @@ impl<'a> Sizes<'a> {
         module: Option<&'a Module>,
         addrs: impl Iterator<Item = usize>,
     ) -> Result<Self> {
-        let mut bounds = KVec::new();
+        let mut bounds = KVVec::new();
         if let Some(module) = module {
             for addr in addrs {
                 bounds.push(Bounds::new(addr), GFP_KERNEL)?;
@@ -222,7 +222,7 @@ mod tests {
         let Some(module) = this_module() else {
             return Ok(());
         };
-        let mut addrs = KVec::new();
+        let mut addrs = KVVec::new();
         let mut result = Ok(());
         kallsyms::for_each_module_symbol(module.name(), |_, addr| {
             for addr in [addr, addr.saturating_add(1)] {

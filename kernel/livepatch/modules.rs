@@ -112,16 +112,7 @@ fn apply_relocated(locked: &Locked, patch: &Patch, object: &Object, module: &Mod
     })?;
 
     let in_transition = transition::is_current(locked, patch);
-    let patched = stack::patch_object(locked, object).and_then(|()| {
-        if in_transition {
-            // Tasks that are switched from here on must not be in the module's functions.
-            transition::update(locked).inspect_err(|_| {
-                stack::unpatch_object(locked, object, false);
-            })?;
-        }
-        Ok(())
-    });
-    patched.inspect_err(|err| {
+    stack::patch_object(locked, object).inspect_err(|err| {
         pr_warn!(
             "failed to apply patch '{}' to module '{}' ({})\n",
             &*patch.name,
@@ -131,7 +122,10 @@ fn apply_relocated(locked: &Locked, patch: &Patch, object: &Object, module: &Mod
         object.post_unpatch(locked);
     })?;
 
-    if !in_transition {
+    if in_transition {
+        // Tasks that are switched from here on must not be in the module's functions.
+        transition::update(locked);
+    } else {
         object.post_patch(locked);
     }
     Ok(())
@@ -162,9 +156,8 @@ fn revert(locked: &Locked, patches: &[Arc<Patch>], module: &Module, undone: bool
             module.name()
         );
         stack::unpatch_object(locked, object, false);
-        if in_transition && transition::update(locked).is_err() {
-            // Tasks are then also checked for what is no longer there, which only delays them.
-            pr_warn!("no memory to forget the functions of '{}'\n", module.name());
+        if in_transition {
+            transition::update(locked);
         }
         object.post_unpatch(locked);
         state::end_object(locked, patch, object, undone);

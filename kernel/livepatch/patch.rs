@@ -36,6 +36,7 @@ use crate::{
         ObjectDir,
         PatchDir, //
     },
+    transition::StackCheck, //
 };
 use kernel::{
     bindings,
@@ -73,7 +74,6 @@ pub(crate) struct Func {
     pub(crate) old: Cell<Option<Extent>>,
     /// The ftrace location of the original function, once it was patched.
     pub(crate) ip: Cell<usize>,
-    new_func: usize,
     /// This func on its func stack.
     pub(crate) version: Arc<Version>,
     dir: Option<Dir<FuncDir>>,
@@ -87,7 +87,6 @@ impl Func {
             nop: new_func == 0,
             old: Cell::new(None),
             ip: Cell::new(0),
-            new_func,
             version: Version::new(new_func)?,
             dir: None,
         })
@@ -110,7 +109,7 @@ pub(crate) struct Object {
     /// The loaded module, NULL for none and for vmlinux.
     module: Cell<ModulePtr>,
     pub(crate) patched: Cell<bool>,
-    pub(crate) funcs: KVec<Func>,
+    pub(crate) funcs: KVVec<Func>,
     /// The shadow variables that belong to the object; held while it is loaded.
     pub(crate) claims: Claims,
     dir: Option<Dir<ObjectDir>>,
@@ -125,7 +124,7 @@ unsafe impl Send for ModulePtr {}
 
 impl Object {
     fn new(spec: ObjectSpec) -> Result<Self> {
-        let mut funcs = KVec::with_capacity(spec.funcs.len(), GFP_KERNEL)?;
+        let mut funcs = KVVec::with_capacity(spec.funcs.len(), GFP_KERNEL)?;
         for FuncSpec {
             name,
             sympos,
@@ -142,7 +141,7 @@ impl Object {
         })
     }
 
-    fn empty(name: Option<CString>, funcs: KVec<Func>) -> Self {
+    fn empty(name: Option<CString>, funcs: KVVec<Func>) -> Self {
         Self {
             raw: None,
             name,
@@ -151,7 +150,7 @@ impl Object {
             module: Cell::new(ModulePtr(core::ptr::null_mut())),
             patched: Cell::new(false),
             funcs,
-            claims: KVec::new(),
+            claims: Claims::new(),
             dir: None,
         }
     }
@@ -225,7 +224,7 @@ impl Object {
         let found = symbols.iter().flat_map(Symbols::addresses);
         let old_sizes = Sizes::find(self.module(locked), found)?;
         let new = self.funcs.iter().filter(|func| !func.nop);
-        let new_sizes = Sizes::find(Some(livepatch), new.map(|func| func.new_func))?;
+        let new_sizes = Sizes::find(Some(livepatch), new.map(|func| func.version.func()))?;
 
         for func in &self.funcs {
             let addr = match &symbols {
@@ -233,15 +232,15 @@ impl Object {
                 None => lookup::find_symbol(None, &func.name, func.sympos)?,
             };
             let old = old_sizes.extent(addr).inspect_err(|_| {
-                pr_err!("kallsyms size lookup failed for '{}'\n", &**func.name);
+                pr_err!("kallsyms size lookup failed for '{}'\n", &*func.name);
             })?;
             let new = if func.nop {
                 old
             } else {
-                new_sizes.extent(func.new_func).inspect_err(|_| {
+                new_sizes.extent(func.version.func()).inspect_err(|_| {
                     pr_err!(
                         "kallsyms size lookup failed for '{}' replacement\n",
-                        &**func.name
+                        &*func.name
                     );
                 })?
             };
@@ -303,7 +302,7 @@ impl Object {
     fn add_dirs(&mut self, patch: &dyn Parent) -> Result {
         let dir = Dir::new(patch, self.label(), ObjectDir::new())?;
         for func in &mut self.funcs {
-            let name = CString::try_from_fmt(fmt!("{},{}", &**func.name, func.sympos.max(1)))?;
+            let name = CString::try_from_fmt(fmt!("{},{}", &*func.name, func.sympos.max(1)))?;
             func.dir = Some(Dir::new(&dir, &name, FuncDir)?);
         }
         self.dir = Some(dir);
@@ -321,7 +320,9 @@ pub(crate) struct Patch {
     /// The states, and the shadow variables that belong to no object.
     pub(crate) claims: Shared<Claims>,
     /// The objects of the descriptor, then those that an atomic replace added.
-    pub(crate) objects: Shared<KVec<Object>>,
+    pub(crate) objects: Shared<KVVec<Object>>,
+    /// What tasks must not run to be switched from or to this patch.
+    pub(crate) check: StackCheck,
     enabled: Cell<bool>,
     /// Some task may run the code of this patch for ever: its module is never let go.
     forced: Cell<bool>,
@@ -344,7 +345,7 @@ impl Patch {
         replaced: &[Arc<Patch>],
     ) -> Result<Arc<Self>> {
         let module = desc.module.try_get().ok_or(ENODEV)?;
-        let mut objects = KVec::with_capacity(desc.objects.len(), GFP_KERNEL)?;
+        let mut objects = KVVec::with_capacity(desc.objects.len(), GFP_KERNEL)?;
         for spec in desc.objects {
             objects.push(Object::new(spec)?, GFP_KERNEL)?;
         }
@@ -361,6 +362,8 @@ impl Patch {
         }
 
         let name = CString::try_from(desc.module.name())?;
+        // There will be no more functions.
+        let check = StackCheck::new(&objects)?;
         Arc::pin_init(
             try_pin_init!(Self {
                 raw: desc.raw,
@@ -369,6 +372,7 @@ impl Patch {
                 sets: desc.sets,
                 claims: Shared::new(desc.claims),
                 objects: Shared::new(objects),
+                check,
                 enabled: Cell::new(false),
                 forced: Cell::new(false),
                 dir: Shared::new(None),
@@ -496,29 +500,26 @@ impl Patch {
 }
 
 /// Adds a nop for each function of `old_object` that `objects` do not change.
-fn add_nops(objects: &mut KVec<Object>, old_object: &Object) -> Result {
+fn add_nops(objects: &mut KVVec<Object>, old_object: &Object) -> Result {
     if !objects.iter().any(|object| object.is_same(old_object)) {
         let name = old_object
             .module_name()
             .map(CString::try_from)
             .transpose()?;
-        objects.push(Object::empty(name, KVec::new()), GFP_KERNEL)?;
+        objects.push(Object::empty(name, KVVec::new()), GFP_KERNEL)?;
     }
     let Some(object) = objects.iter_mut().find(|object| object.is_same(old_object)) else {
         return Ok(());
     };
-    let mut known = KVec::with_capacity(object.funcs.len(), GFP_KERNEL)?;
+    let mut known = KVVec::with_capacity(object.funcs.len(), GFP_KERNEL)?;
     for func in &object.funcs {
-        known.push(func, GFP_KERNEL)?;
+        known.push(func.key(), GFP_KERNEL)?;
     }
-    sort_by_key(&mut known, |func| func.key());
-    let mut nops = KVec::new();
+    sort_by_key(&mut known, |key| *key);
+    let mut nops = KVVec::new();
     for old in &old_object.funcs {
-        if known
-            .binary_search_by_key(&old.key(), |func| func.key())
-            .is_err()
-        {
-            nops.push(Func::new(old.name.clone(), old.sympos, 0)?, GFP_KERNEL)?;
+        if known.binary_search(&old.key()).is_err() {
+            nops.push(Func::new(old.name, old.sympos, 0)?, GFP_KERNEL)?;
         }
     }
     drop(known);

@@ -10,16 +10,16 @@ use crate::sort::sort_by_key;
 
 /// The addresses from `start` up to, but not including, `end`, and what they belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Range {
+pub(crate) struct Range<T = usize> {
     pub(crate) start: usize,
     pub(crate) end: usize,
     /// Which function this is; of merged ranges, the one that starts first.
-    pub(crate) tag: usize,
+    pub(crate) tag: T,
 }
 
 /// Sorts `ranges`, merges those that overlap, drops empty ones and returns how many remain at the
 /// front.
-pub(crate) fn normalise(ranges: &mut [Range]) -> usize {
+pub(crate) fn normalise<T: Copy + PartialOrd>(ranges: &mut [Range<T>]) -> usize {
     sort_by_key(ranges, |range| (range.start, range.tag));
     let mut kept = 0usize;
     for i in 0..ranges.len() {
@@ -44,7 +44,7 @@ pub(crate) fn normalise(ranges: &mut [Range]) -> usize {
 /// Returns the range that contains `addr`. `ranges` must be [normalised](normalise).
 ///
 /// Most addresses are outside of all ranges, as when these are functions of a module.
-pub(crate) fn find(ranges: &[Range], addr: usize) -> Option<&Range> {
+pub(crate) fn find<T>(ranges: &[Range<T>], addr: usize) -> Option<&Range<T>> {
     if addr < ranges.first()?.start || addr >= ranges.last()?.end {
         return None;
     }

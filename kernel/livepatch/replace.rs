@@ -228,8 +228,8 @@ pub(crate) fn replaced(locked: &Locked, new: &Descriptor<'_>) -> Result<KVec<Arc
 struct Parts<'a> {
     name: &'a CStr,
     rules: Rules<'a>,
-    funcs: KVec<sets::Func<'a>>,
-    ids: KVec<usize>,
+    funcs: KVVec<sets::Func<'a>>,
+    ids: KVVec<usize>,
 }
 
 impl<'a> Parts<'a> {
@@ -237,8 +237,8 @@ impl<'a> Parts<'a> {
         let mut parts = Self {
             name: new.module.name(),
             rules: new.sets.rules(),
-            funcs: KVec::new(),
-            ids: KVec::new(),
+            funcs: KVVec::new(),
+            ids: KVVec::new(),
         };
         for object in &new.objects {
             parts.funcs.reserve(object.funcs.len(), GFP_KERNEL)?;
@@ -257,8 +257,8 @@ impl<'a> Parts<'a> {
         let mut parts = Self {
             name: &patch.name,
             rules: patch.sets.rules(),
-            funcs: KVec::new(),
-            ids: KVec::new(),
+            funcs: KVVec::new(),
+            ids: KVVec::new(),
         };
         for object in patch.objects.borrow(locked) {
             parts.funcs.reserve(object.funcs.len(), GFP_KERNEL)?;
@@ -378,8 +378,8 @@ impl fmt::Display for Label<'_> {
 }
 
 /// The functions of an object that is loaded, by their addresses.
-fn by_address<'a>(locked: &Locked, object: &'a Object) -> Result<KVec<(usize, &'a patch::Func)>> {
-    let mut funcs = KVec::with_capacity(object.funcs.len(), GFP_KERNEL)?;
+fn by_address<'a>(locked: &Locked, object: &'a Object) -> Result<KVVec<(usize, &'a patch::Func)>> {
+    let mut funcs = KVVec::with_capacity(object.funcs.len(), GFP_KERNEL)?;
     for func in changed(object) {
         if let Some(old) = func.old.get(locked) {
             funcs.push((old.start, func), GFP_KERNEL)?;

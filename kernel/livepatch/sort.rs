@@ -5,48 +5,66 @@
 //! The sorts of `core` panic when the order is inconsistent, in a function that objtool does not
 //! know to be one that never returns. The C core sorts nothing. Pure; tested on the host.
 
-/// Sorts `items` by `key`. Not stable; `O(n log n)` always (a heapsort).
-pub(crate) fn sort_by_key<T, K: PartialOrd>(items: &mut [T], key: impl Fn(&T) -> K) {
-    let len = items.len();
-    for root in (0..len / 2).rev() {
-        sift_down(items, root, len, &key);
-    }
-    for end in (1..len).rev() {
-        swap(items, 0, end);
-        sift_down(items, 0, end, &key);
-    }
+/// What can be sorted, by index.
+trait Sort {
+    /// Whether the item at `low` belongs before that at `high`.
+    fn is_before(&self, low: usize, high: usize) -> bool;
+    /// Swaps two items, the first of which is at a lower index.
+    fn swap(&mut self, low: usize, high: usize);
 }
 
-/// Swaps two items, without a panic when there are no such items.
-fn swap<T>(items: &mut [T], low: usize, high: usize) {
-    if let Some((head, tail)) = items.split_at_mut_checked(high) {
-        if let (Some(low), Some(high)) = (head.get_mut(low), tail.first_mut()) {
-            core::mem::swap(low, high);
+/// Items and what they are sorted by.
+struct Keyed<'a, T, F>(&'a mut [T], F);
+
+impl<T, K: PartialOrd, F: Fn(&T) -> K> Sort for Keyed<'_, T, F> {
+    fn is_before(&self, low: usize, high: usize) -> bool {
+        match (self.0.get(low), self.0.get(high)) {
+            (Some(low), Some(high)) => (self.1)(low) < (self.1)(high),
+            _ => false,
+        }
+    }
+
+    fn swap(&mut self, low: usize, high: usize) {
+        if let Some((head, tail)) = self.0.split_at_mut_checked(high) {
+            if let (Some(low), Some(high)) = (head.get_mut(low), tail.first_mut()) {
+                core::mem::swap(low, high);
+            }
         }
     }
 }
 
-/// Restores the heap in `items[..end]` of which only `root` may be out of order.
-fn sift_down<T, K: PartialOrd>(
-    items: &mut [T],
-    mut root: usize,
-    end: usize,
-    key: &impl Fn(&T) -> K,
-) {
-    let key_at = |items: &[T], index: usize| items.get(index).map(key);
+/// Sorts `items` by `key`. Not stable; `O(n log n)` always (a heapsort).
+pub(crate) fn sort_by_key<T, K: PartialOrd>(items: &mut [T], key: impl Fn(&T) -> K) {
+    let len = items.len();
+    sort(&mut Keyed(items, key), len);
+}
+
+/// Sorts `len` items. Not generic: of what is sorted only comparing and swapping are compiled anew.
+fn sort(items: &mut dyn Sort, len: usize) {
+    for root in (0..len / 2).rev() {
+        sift_down(items, root, len);
+    }
+    for end in (1..len).rev() {
+        items.swap(0, end);
+        sift_down(items, 0, end);
+    }
+}
+
+/// Restores the heap in the first `end` items, of which only `root` may be out of order.
+fn sift_down(items: &mut dyn Sort, mut root: usize, end: usize) {
     loop {
         let mut child = root.saturating_mul(2).saturating_add(1);
         if child >= end {
             return;
         }
         let right = child.saturating_add(1);
-        if right < end && key_at(items, child) < key_at(items, right) {
+        if right < end && items.is_before(child, right) {
             child = right;
         }
-        if key_at(items, root) >= key_at(items, child) {
+        if !items.is_before(root, child) {
             return;
         }
-        swap(items, root, child);
+        items.swap(root, child);
         root = child;
     }
 }

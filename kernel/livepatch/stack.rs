@@ -65,7 +65,8 @@ use kernel::{
         Arc, //
     },
     time::delay::fsleep,
-    time::Delta, //
+    time::Delta,
+    warn_on_once, //
 };
 
 /// Waits until no CPU is inside the ftrace handler or in a section with preemption disabled that
@@ -124,6 +125,11 @@ impl Version {
             on_stack: Cell::new(false),
         };
         Ok(Arc::new(version, GFP_KERNEL)?)
+    }
+
+    /// Returns the address of the function; 0 for the original one.
+    pub(crate) fn func(&self) -> usize {
+        self.func
     }
 
     /// Sets where the code of the version is.
@@ -395,8 +401,26 @@ impl HookSet {
             for hook in this.hooks.iter().filter(|hook| is_empty(hook)) {
                 hook.hooked.set(locked, false);
             }
+            release_direct(this.scratch);
         }
         true
+    }
+}
+
+/// Tells BPF trampolines on functions that have left a filter that they are alone again.
+///
+/// They made room when the ops was registered, and are slower for it. ftrace tells them when an ops
+/// goes, by its filter of then, so that one is made to go. If there is no memory for it, they stay
+/// as they are.
+fn release_direct(ips: &mut KVVec<usize>) {
+    ips.retain(|&mut ip| ftrace::has_direct_caller(ip));
+    if ips.is_empty() {
+        return;
+    }
+    if let Ok(set) = HookSet::new(ips) {
+        // Somebody else may have taken a function already: then it is he who tells.
+        let _ = set.ops.add_filter(ips).and_then(|()| set.ops.register());
+        retire(set);
     }
 }
 
@@ -409,6 +433,13 @@ type HookSets = KVec<Pin<KBox<HookSet>>>;
 /// Returns the func stack of the function at `ip`, if that is hooked.
 fn find<'a>(sets: &'a HookSets, locked: &Locked, ip: usize) -> Option<FuncStack<'a>> {
     sets.iter().find_map(|set| set.find(locked, ip))
+}
+
+/// Returns the func stack of a func whose function must be hooked.
+fn stack_of<'a>(sets: &'a HookSets, locked: &Locked, func: &Func) -> Option<FuncStack<'a>> {
+    let stack = find(sets, locked, func.ip.get(locked));
+    warn_on_once!(stack.is_none());
+    stack
 }
 
 /// All hooked functions.
@@ -444,7 +475,7 @@ fn locate(locked: &Locked, func: &Func) -> Option<usize> {
 }
 
 /// Adds the location of a func to `new` if it is not hooked yet.
-fn add_unhooked(locked: &Locked, sets: &HookSets, ip: usize, new: &mut KVec<usize>) -> Result {
+fn add_unhooked(locked: &Locked, sets: &HookSets, ip: usize, new: &mut KVVec<usize>) -> Result {
     if find(sets, locked, ip).is_none() {
         new.push(ip, GFP_KERNEL)?;
     }
@@ -466,7 +497,7 @@ pub(crate) fn hook_ahead(locked: &Locked, patch: &Patch) {
     }
     // Whether this has failed, the objects will find out.
     let _ = HOOKS.with(locked, |sets| -> Result {
-        let mut new = KVec::new();
+        let mut new = KVVec::new();
         for func in objects().flat_map(|object| &object.funcs) {
             let ip = locate(locked, func).ok_or(EINVAL)?;
             add_unhooked(locked, sets, ip, &mut new)?;
@@ -480,26 +511,28 @@ pub(crate) fn hook_ahead(locked: &Locked, patch: &Patch) {
 /// # Errors
 ///
 /// [`EINVAL`] when a function cannot be traced, [`EBUSY`] when somebody else changes where its
-/// calls go, [`ENOMEM`]; after a message, and with nothing changed.
+/// calls go, [`ENOMEM`]; after a message, and with nothing changed. [`ENOENT`] would be a bug.
 ///
 /// May sleep.
 pub(crate) fn patch_object(locked: &Locked, object: &Object) -> Result {
     HOOKS.with(locked, |sets| -> Result {
-        let mut new = KVec::with_capacity(object.funcs.len(), GFP_KERNEL)?;
+        // Takes no memory if all are hooked already: the C core takes none for that either.
+        let mut new = KVVec::new();
         for func in &object.funcs {
             let ip = locate(locked, func).ok_or_else(|| {
-                pr_err!("failed to find location for function '{}'\n", &**func.name);
+                pr_err!("failed to find location for function '{}'\n", &*func.name);
                 EINVAL
             })?;
             add_unhooked(locked, sets, ip, &mut new)?;
         }
         add_sets(locked, sets, &mut new, Some(object))?;
-        for func in &object.funcs {
-            if let Some(stack) = find(sets, locked, func.ip.get(locked)) {
-                stack.push(locked, &func.version);
-            }
-        }
-        Ok(())
+        let mut funcs = object.funcs.iter();
+        let pushed = funcs.try_for_each(|func| -> Result {
+            let stack = stack_of(sets, locked, func).ok_or(ENOENT)?;
+            stack.push(locked, &func.version);
+            Ok(())
+        });
+        pushed.inspect_err(|_| remove_funcs(sets, locked, object.funcs.iter()))
     })?;
     object.set_patched(locked, true);
     Ok(())
@@ -510,7 +543,7 @@ pub(crate) fn patch_object(locked: &Locked, object: &Object) -> Result {
 fn add_sets(
     locked: &Locked,
     sets: &mut HookSets,
-    ips: &mut KVec<usize>,
+    ips: &mut KVVec<usize>,
     object: Option<&Object>,
 ) -> Result {
     sort_by_key(ips, |&ip| ip);
@@ -554,7 +587,7 @@ pub(crate) fn set_transition(locked: &Locked, patch: &Patch, transition: bool) {
                 if !func.version.on_stack(locked) {
                     continue;
                 }
-                if let Some(stack) = find(sets, locked, func.ip.get(locked)) {
+                if let Some(stack) = stack_of(sets, locked, func) {
                     stack.update(locked);
                 }
             }
@@ -577,7 +610,7 @@ fn hook(locked: &Locked, set: Pin<&mut HookSet>, object: Option<&Object>) -> Res
         if let Some(func) = first {
             pr_err!(
                 "failed to set ftrace filter for function '{}' ({})\n",
-                &**func.name,
+                &*func.name,
                 err.to_errno()
             );
         }
@@ -590,7 +623,7 @@ fn hook(locked: &Locked, set: Pin<&mut HookSet>, object: Option<&Object>) -> Res
         if let Some(func) = culprit.or(first) {
             pr_err!(
                 "failed to register ftrace handler for function '{}' ({})\n",
-                &**func.name,
+                &*func.name,
                 err.to_errno()
             );
         }
@@ -605,8 +638,8 @@ fn hook(locked: &Locked, set: Pin<&mut HookSet>, object: Option<&Object>) -> Res
 /// `new` is sorted, and holds the locations that were to be hooked. The others are hooked by an
 /// older set, which would make ftrace refuse them to the search as well.
 fn find_refused<'a>(locked: &Locked, object: &'a Object, new: &[usize]) -> Option<&'a Func> {
-    let mut funcs = KVec::with_capacity(object.funcs.len(), GFP_KERNEL).ok()?;
-    let mut ips = KVec::with_capacity(object.funcs.len(), GFP_KERNEL).ok()?;
+    let mut funcs = KVVec::with_capacity(object.funcs.len(), GFP_KERNEL).ok()?;
+    let mut ips = KVVec::with_capacity(object.funcs.len(), GFP_KERNEL).ok()?;
     for func in &object.funcs {
         let ip = func.ip.get(locked);
         if new.binary_search(&ip).is_ok() {
@@ -636,20 +669,23 @@ fn find_refused<'a>(locked: &Locked, object: &'a Object, new: &[usize]) -> Optio
     funcs.get(good).copied()
 }
 
+/// Takes those of `funcs` that are on their func stacks off these.
+fn remove_funcs<'a>(sets: &HookSets, locked: &Locked, funcs: impl Iterator<Item = &'a Func>) {
+    for func in funcs.filter(|func| func.version.on_stack(locked)) {
+        if let Some(stack) = stack_of(sets, locked, func) {
+            stack.remove(locked, &func.version);
+        }
+    }
+}
+
 /// Takes the functions of `object` off their func stacks, or only its nops.
 ///
 /// They stay hooked, without effect, until [`unhook_unused`]. Callers may still be on their way
 /// into the new functions: see [`synchronize`].
 pub(crate) fn unpatch_object(locked: &Locked, object: &Object, nops_only: bool) {
     HOOKS.with(locked, |sets| {
-        for func in &object.funcs {
-            if (nops_only && !func.nop) || !func.version.on_stack(locked) {
-                continue;
-            }
-            if let Some(stack) = find(sets, locked, func.ip.get(locked)) {
-                stack.remove(locked, &func.version);
-            }
-        }
+        let funcs = object.funcs.iter();
+        remove_funcs(sets, locked, funcs.filter(|func| !nops_only || func.nop));
     });
     if !nops_only || object.is_dynamic() {
         object.set_patched(locked, false);

@@ -197,7 +197,7 @@ mod suite {
         let kept = normalise(&mut ranges);
         let expected = [range(10, 30, 2), range(50, 60, 0), range(60, 70, 4)];
         assert_eq!(ranges.get(..kept), Some(&expected[..]));
-        assert_eq!(normalise(&mut []), 0);
+        assert_eq!(normalise::<usize>(&mut []), 0);
     }
 
     #[test]
@@ -211,7 +211,7 @@ mod suite {
         assert_eq!((tag(19), tag(20)), (Some(1), None));
         assert_eq!((tag(MAX - 2), tag(MAX - 1)), (None, Some(0)));
         assert_eq!(tag(MAX), None);
-        assert_eq!(find(&[], 0), None);
+        assert_eq!(find::<usize>(&[], 0), None);
     }
 
     #[test]

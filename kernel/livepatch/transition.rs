@@ -44,8 +44,12 @@ use crate::{
     },
     state,
 };
-use core::ptr::null_mut;
+use core::{
+    cell::UnsafeCell,
+    ptr::null_mut, //
+};
 use kernel::{
+    alloc::kvec::PushError,
     bindings,
     deferred::{
         self,
@@ -62,10 +66,7 @@ use kernel::{
     prelude::*,
     stacktrace,
     static_lock_class,
-    str::{
-        BStr,
-        CStr, //
-    },
+    str::BStr,
     sync::{
         atomic::{
             ordering::{
@@ -188,30 +189,63 @@ fn current(locked: &Locked) -> Option<&Transition> {
     CURRENT.borrow(locked).as_ref()
 }
 
+/// Returns the running transition to change it, where there must be one.
+fn running(locked: &mut Locked) -> Option<&mut Transition> {
+    let current = CURRENT.borrow_mut(locked).as_mut();
+    warn_on_once!(current.is_none());
+    current
+}
+
 /// Returns the patches that go away when the one in transition is in effect.
 pub(crate) fn replaced(locked: &Locked) -> &[Arc<Patch>] {
     current(locked).map_or(&[], |current| &current.replaced)
 }
 
 /// The functions that must not be on the stack of a task when it is switched.
-pub(crate) struct StackCheck {
-    ranges: KVec<Range>,
-    /// What the tags of the ranges mean.
-    names: KVec<Name>,
-}
+///
+/// Each livepatch has one, which is made with it and has room for all its functions. So listing
+/// them cannot fail: not when the livepatch is disabled, nor when its transition is turned round,
+/// nor when a module goes meanwhile.
+///
+/// # Invariants
+///
+/// The ranges change under the mutex only, and only while [`STACK_CHECK`] does not point here and,
+/// since it last did, [`synchronize`] has waited for those who have followed it.
+pub(crate) struct StackCheck(UnsafeCell<KVVec<Range<Name>>>);
+
+// SAFETY: By the type invariant nobody reads the ranges while they change.
+unsafe impl Sync for StackCheck {}
 
 impl StackCheck {
-    /// Lists the functions of all patched objects of `patch` that a switch to `target` leaves.
+    /// What [`Self::fill`] lists of a function: its code, and where it returns to from ftrace.
+    const RANGES_PER_FUNC: usize = 2;
+
+    /// Makes an empty check with room for all functions of `objects`.
     ///
     /// # Errors
     ///
     /// [`ENOMEM`].
-    pub(crate) fn new(locked: &Locked, patch: &Patch, target: Target) -> Result<KBox<Self>> {
-        let (mut ranges, mut names) = (KVec::new(), KVec::new());
+    pub(crate) fn new(objects: &[Object]) -> Result<Self> {
+        let mut funcs = objects.iter().map(|object| object.funcs.len());
+        let room = funcs
+            .try_fold(0, usize::checked_add)
+            .and_then(|sum| sum.checked_mul(Self::RANGES_PER_FUNC));
+        let ranges = KVVec::with_capacity(room.ok_or(ENOMEM)?, GFP_KERNEL)?;
+        // INVARIANT: Nothing has ever pointed here.
+        Ok(Self(UnsafeCell::new(ranges)))
+    }
+
+    /// Lists in `ranges` the functions of all patched objects of `patch` that a switch to `target`
+    /// leaves.
+    fn fill(
+        locked: &Locked,
+        patch: &Patch,
+        target: Target,
+        ranges: &mut KVVec<Range<Name>>,
+    ) -> Result<(), PushError<Range<Name>>> {
+        ranges.clear();
         let objects = patch.objects.borrow(locked).iter();
         for object in objects.filter(|object| object.patched.get(locked)) {
-            ranges.reserve(object.funcs.len().saturating_mul(2), GFP_KERNEL)?;
-            names.reserve(object.funcs.len(), GFP_KERNEL)?;
             for func in &object.funcs {
                 let left = match target {
                     Target::Unpatched => func.version.code(locked),
@@ -224,7 +258,7 @@ impl StackCheck {
                 let range = Range {
                     start: left.start,
                     end: left.start.saturating_add(left.size),
-                    tag: names.len(),
+                    tag: func.name,
                 };
                 // A task with this on its stack is in ftrace's trampoline, and may have been told
                 // already where to go on.
@@ -232,34 +266,66 @@ impl StackCheck {
                 let trampoline = Range {
                     start: return_address,
                     end: return_address.saturating_add(1),
-                    tag: names.len(),
+                    tag: func.name,
                 };
-                ranges.push(range, GFP_KERNEL)?;
-                ranges.push(trampoline, GFP_KERNEL)?;
-                names.push(func.name.clone(), GFP_KERNEL)?;
+                ranges.push_within_capacity(range)?;
+                ranges.push_within_capacity(trampoline)?;
             }
         }
-        let count = ranges::normalise(&mut ranges);
+        let count = ranges::normalise(ranges);
         ranges.truncate(count);
-        Ok(KBox::new(Self { ranges, names }, GFP_KERNEL)?)
+        Ok(())
     }
 
-    /// Returns the function that one of the addresses is in.
-    fn find(&self, addresses: &[usize]) -> Option<&CStr> {
-        let range = addresses
-            .iter()
-            .find_map(|&addr| ranges::find(&self.ranges, addr))?;
-        self.names.get(range.tag).map(|name| &***name)
+    /// Publishes what a switch of tasks to `target` by the transition of `patch` leaves.
+    fn publish(locked: &Locked, patch: &Patch, target: Target) {
+        if warn_on_once!(!STACK_CHECK.load(Relaxed).is_null()) {
+            Self::withdraw();
+        }
+        // SAFETY: The mutex is held. Nothing is published, and `withdraw()` has waited.
+        let ranges = unsafe { &mut *patch.check.0.get() };
+        if let Err(PushError(range)) = Self::fill(locked, patch, target, ranges) {
+            // A livepatch is not to get more functions. No stack is free of this:
+            warn_on_once!(true);
+            ranges.clear();
+            let all = Range {
+                start: 0,
+                end: usize::MAX,
+                ..range
+            };
+            let _ = ranges.push_within_capacity(all);
+        }
+        // Order the ranges before their address. Pairs with the acquire in `published()`.
+        STACK_CHECK.store((&raw const patch.check).cast_mut(), Release);
     }
 
-    /// Publishes `check` for [`try_switch_current`], and takes back what was published before.
-    fn publish(check: Option<KBox<Self>>) -> Option<KBox<Self>> {
-        let new = check.map_or(null_mut(), KBox::into_raw);
-        // Order the check before its address. Pairs with the acquire in `try_switch_current()`.
-        let old = STACK_CHECK.xchg(new, Release);
-        // SAFETY: What is published comes from `into_raw()` and is taken back once.
-        (!old.is_null()).then(|| unsafe { KBox::from_raw(old) })
+    /// Takes back what is published, if anything is, and waits until nobody uses it. Waits as
+    /// [`synchronize`] does in any case.
+    fn withdraw() {
+        STACK_CHECK.store(null_mut(), Relaxed);
+        synchronize();
     }
+
+    /// Returns what is published.
+    ///
+    /// # Safety
+    ///
+    /// For as long as the result is used, preemption must be disabled, or the mutex be held and
+    /// nothing be withdrawn.
+    unsafe fn published<'a>() -> Option<&'a [Range<Name>]> {
+        // Pairs with the release in `publish()`.
+        let check = STACK_CHECK.load(Acquire);
+        // SAFETY: The livepatch whose check is published is held by its transition, which ends
+        // after `withdraw()`. That waits for sections with preemption disabled, by which the ranges
+        // do not change either; what changes them has the mutex.
+        unsafe { check.as_ref().map(|check| &**check.0.get()) }
+    }
+}
+
+/// Returns the function, of those that `ranges` are of, that one of the addresses is in.
+fn find(ranges: &[Range<Name>], addresses: &[usize]) -> Option<Name> {
+    let mut found = addresses.iter().map(|&addr| ranges::find(ranges, addr));
+    found.find_map(|range| Some(range?.tag))
 }
 
 /// Calls `f`, which may be for a task again, for all tasks, idle ones included. Who is forked
@@ -310,9 +376,9 @@ pub(crate) fn init(
     stack::set_transition(locked, patch, true);
 }
 
-/// Starts switching tasks. `check` is what their stacks are checked for.
-pub(crate) fn start(locked: &mut Locked, check: KBox<StackCheck>) {
-    let Some(current) = CURRENT.borrow_mut(locked) else {
+/// Starts switching tasks.
+pub(crate) fn start(locked: &mut Locked) {
+    let Some(current) = running(locked) else {
         return;
     };
     current.delay_ms = FIRST_DELAY_MS;
@@ -323,15 +389,15 @@ pub(crate) fn start(locked: &mut Locked, check: KBox<StackCheck>) {
         current.target.label()
     );
 
-    // Nobody uses the old one: reverse() has waited for its users, and from here on
-    // TIF_PATCH_PENDING is what lets others look, behind the new one.
-    drop(StackCheck::publish(Some(check)));
+    // From here on TIF_PATCH_PENDING is what lets others look.
+    let (patch, target) = (current.patch.clone(), current.target);
+    StackCheck::publish(locked, &patch, target);
 
     // Order the target, what the handler was told and the check before TIF_PATCH_PENDING. Pairs
     // with the atomic of klp_update_patch_state() and the smp_rmb() of __klp_sched_try_switch().
     smp_mb(barrier::Write);
 
-    let target = current.target.state();
+    let target = target.state();
     for_each_task(|task| {
         if task.patch_state() != target {
             task.set_patch_pending(SWITCHER);
@@ -342,24 +408,24 @@ pub(crate) fn start(locked: &mut Locked, check: KBox<StackCheck>) {
 }
 
 /// Why a task cannot be switched.
-enum Obstacle<'a> {
+enum Obstacle {
     Running,
     Unreliable,
-    SleepsOn(&'a CStr),
+    SleepsOn(Name),
     Other(Error),
 }
 
-/// Switches `task` if none of the functions to leave is on its stack.
+/// Switches `task` if none of the functions to leave, which are at `left`, is on its stack.
 ///
 /// # Safety
 ///
 /// The task must be current or be kept from running, and preemption be disabled.
-unsafe fn check_and_switch<'a>(
+unsafe fn check_and_switch(
     task: &Task,
     is_current: bool,
     target: c_int,
-    check: &'a StackCheck,
-) -> Result<(), Obstacle<'a>> {
+    left: &[Range<Name>],
+) -> Result<(), Obstacle> {
     if task.is_running() && !is_current {
         return Err(Obstacle::Running);
     }
@@ -367,7 +433,7 @@ unsafe fn check_and_switch<'a>(
     // here.
     let entries = unsafe { stack_buffer() };
     let entries = stacktrace::save_reliable(task, entries).map_err(|_| Obstacle::Unreliable)?;
-    if let Some(name) = check.find(entries) {
+    if let Some(name) = find(left, entries) {
         return Err(Obstacle::SleepsOn(name));
     }
     task.clear_patch_pending(SWITCHER);
@@ -380,11 +446,11 @@ unsafe fn check_and_switch<'a>(
 ///
 /// Interrupts are off only while the stack is checked.
 #[inline]
-fn try_switch(task: &Task, target: c_int, check: &StackCheck) -> bool {
-    task.patch_state() == target || try_switch_pinned(task, target, check)
+fn try_switch(task: &Task, target: c_int, left: &[Range<Name>]) -> bool {
+    task.patch_state() == target || try_switch_pinned(task, target, left)
 }
 
-fn try_switch_pinned(task: &Task, target: c_int, check: &StackCheck) -> bool {
+fn try_switch_pinned(task: &Task, target: c_int, left: &[Range<Name>]) -> bool {
     // Tasks then switch when they leave the kernel only.
     if !stacktrace::RELIABLE {
         return false;
@@ -393,7 +459,7 @@ fn try_switch_pinned(task: &Task, target: c_int, check: &StackCheck) -> bool {
     let mut result = Ok(());
     let called = task.call_pinned(|task| {
         // SAFETY: The task is kept from running, with interrupts off.
-        result = unsafe { check_and_switch(task, is_current, target, check) };
+        result = unsafe { check_and_switch(task, is_current, target, left) };
         0
     });
     if let Err(err) = to_result(called) {
@@ -403,7 +469,7 @@ fn try_switch_pinned(task: &Task, target: c_int, check: &StackCheck) -> bool {
 }
 
 /// Prints why `task` was not switched.
-fn report(task: &Task, obstacle: &Obstacle<'_>) {
+fn report(task: &Task, obstacle: &Obstacle) {
     let comm = task.comm();
     let comm = comm.split(|&byte| byte == 0).next().unwrap_or_default();
     let (comm, pid) = (BStr::from_bytes(comm), task.pid());
@@ -425,7 +491,7 @@ fn report(task: &Task, obstacle: &Obstacle<'_>) {
             "klp_try_switch_task: {}:{} is sleeping on function {}\n",
             comm,
             pid,
-            name
+            &**name
         ),
         Obstacle::Other(err) => klp_debug!(
             c"klp_try_switch_task",
@@ -446,20 +512,16 @@ fn report(task: &Task, obstacle: &Obstacle<'_>) {
 ///
 /// Preemption must be disabled: reverse() and the end of the transition wait for us.
 pub(crate) unsafe fn try_switch_current() {
-    // Pairs with `StackCheck::publish()`.
-    let check = STACK_CHECK.load(Acquire);
-    if check.is_null() {
+    // SAFETY: Preemption is disabled by the caller's promise.
+    let Some(left) = (unsafe { StackCheck::published() }) else {
         return;
-    }
-    // SAFETY: What was published is freed only after a wait for sections with preemption disabled,
-    // as by the caller's promise this one is.
-    let check = unsafe { &*check };
+    };
     let (task, target) = (kernel::current!(), target_state().load(Relaxed));
     if !stacktrace::RELIABLE || task.patch_state() == target {
         return;
     }
     // SAFETY: The task is current; preemption is disabled by the caller's promise.
-    if let Err(obstacle) = unsafe { check_and_switch(task, true, target, check) } {
+    if let Err(obstacle) = unsafe { check_and_switch(task, true, target, left) } {
         report(task, &obstacle);
     }
 }
@@ -471,7 +533,7 @@ pub(crate) fn try_complete(locked: &mut Locked) {
         return;
     };
     let (patch, target) = (current.patch.clone(), current.target);
-    if !switch_tasks(target.state()) {
+    if !switch_tasks(locked, target.state()) {
         retry_later(locked);
         return;
     }
@@ -488,20 +550,19 @@ pub(crate) fn try_complete(locked: &mut Locked) {
 }
 
 /// Tries to switch all tasks. Returns whether all are.
-fn switch_tasks(target: c_int) -> bool {
-    let check = STACK_CHECK.load(Relaxed);
-    if check.is_null() {
+fn switch_tasks(_locked: &Locked, target: c_int) -> bool {
+    // SAFETY: The mutex is held, and nothing is withdrawn here.
+    let Some(left) = (unsafe { StackCheck::published() }) else {
+        warn_on_once!(true);
         return false;
-    }
-    // SAFETY: Only freed under the mutex, which is held.
-    let check = unsafe { &*check };
+    };
     let mut complete = true;
-    let walked = tasklist::for_each_thread_rcu(|task| complete &= try_switch(task, target, check));
+    tasklist::for_each_thread_rcu(|task| complete &= try_switch(task, target, left));
 
     let cpus = CpusReadGuard::new();
     tasklist::for_each_idle(|cpu, task| {
         if cpus.is_online(cpu) {
-            if !try_switch(task, target, check) {
+            if !try_switch(task, target, left) {
                 complete = false;
                 // Make it pass through the idle loop.
                 tasklist::wake_if_idle(cpu, &cpus);
@@ -516,8 +577,7 @@ fn switch_tasks(target: c_int) -> bool {
 
     // The walk can miss a thread that was forked, or whose process was replaced by exec, behind it.
     // Threads forked from now on inherit the target from their parents.
-    walked.is_ok()
-        && complete
+    complete
         && tasklist::all_threads(|task| {
             let switched = task.patch_state() == target;
             // A task that start() had visited before, or a child of one, may have switched right
@@ -563,7 +623,7 @@ pub(crate) fn exit_work() {
 }
 
 fn retry_later(locked: &mut Locked) {
-    let Some(current) = CURRENT.borrow_mut(locked) else {
+    let Some(current) = running(locked) else {
         return;
     };
     let delay = if current.delay_ms < DELAY_MS {
@@ -590,7 +650,7 @@ fn send_signals(tries: u32, target: c_int) {
         pr_notice!("signaling remaining tasks\n");
     }
     // Who is missed is poked the next time.
-    let _ = tasklist::for_each_thread_rcu(|task| {
+    tasklist::for_each_thread_rcu(|task| {
         // A task that is switched can have the flag, see switch_tasks().
         if !task.patch_pending() || task.patch_state() == target {
             return;
@@ -611,14 +671,11 @@ fn complete(locked: &mut Locked) -> KVec<Arc<Patch>> {
         began_with,
         replaced,
         ..
-    }) = CURRENT
-        .borrow_mut(locked)
-        .as_mut()
-        .map(|current| Transition {
-            patch: current.patch.clone(),
-            replaced: core::mem::take(&mut current.replaced),
-            ..*current
-        })
+    }) = running(locked).map(|current| Transition {
+        patch: current.patch.clone(),
+        replaced: core::mem::take(&mut current.replaced),
+        ..*current
+    })
     else {
         return KVec::new();
     };
@@ -649,12 +706,10 @@ fn complete(locked: &mut Locked) -> KVec<Arc<Patch>> {
     }
     stack::unhook_unused(locked);
 
-    let check = StackCheck::publish(None);
-    // The handler must see that it need not ask before it could see KLP_TRANSITION_IDLE, be done
-    // with the functions that are gone, and the scheduler's hook with the ranges.
-    synchronize();
+    // Waits: the handler must see that it need not ask before it could see KLP_TRANSITION_IDLE,
+    // and be done with the functions that are gone.
+    StackCheck::withdraw();
     patch.drop_nops(locked);
-    drop(check);
 
     for_each_task(|task| {
         warn_on_once!(task.patch_pending());
@@ -704,7 +759,7 @@ fn unpatch_objects(locked: &Locked, patch: &Patch, nops_only: bool) {
 
 /// Ends a transition to a patch for which [`start`] was not called yet.
 pub(crate) fn cancel(locked: &mut Locked) {
-    let Some(current) = CURRENT.borrow_mut(locked) else {
+    let Some(current) = running(locked) else {
         return;
     };
     klp_debug!(
@@ -718,16 +773,11 @@ pub(crate) fn cancel(locked: &mut Locked) {
 }
 
 /// Turns the running transition round.
-///
-/// # Errors
-///
-/// [`ENOMEM`].
-pub(crate) fn reverse(locked: &mut Locked) -> Result {
-    let Some(current) = current(locked) else {
-        return Err(EINVAL);
+pub(crate) fn reverse(locked: &mut Locked) {
+    let Some(current) = running(locked) else {
+        return;
     };
     let (patch, target) = (current.patch.clone(), current.target.reversed());
-    let check = StackCheck::new(locked, &patch, target)?;
 
     klp_debug!(
         c"klp_reverse_transition",
@@ -741,17 +791,16 @@ pub(crate) fn reverse(locked: &mut Locked) -> Result {
 
     // Nobody switches from here on, once those are done that have seen the flag.
     for_each_task(|task| task.clear_patch_pending(SWITCHER));
-    synchronize();
+    StackCheck::withdraw();
 
     let enabled = !patch.is_enabled(locked);
     patch.set_enabled(locked, enabled);
-    if let Some(current) = CURRENT.borrow_mut(locked) {
+    if let Some(current) = running(locked) {
         current.target = target;
     }
     target_state().store(target.state(), Relaxed);
-    start(locked, check);
+    start(locked);
     retry_now(locked);
-    Ok(())
 }
 
 /// Lets the next try follow soon, in place of one that may be a second away.
@@ -766,11 +815,12 @@ fn retry_now(locked: &Locked) {
 /// That may break them, as the administrator who asked for it knows. The patches that lose their
 /// functions keep their modules.
 pub(crate) fn force(locked: &mut Locked) {
-    let Some(current) = current(locked) else {
-        return;
-    };
     pr_warn!("forcing remaining tasks to the patched state\n");
     for_each_task(|task| task.update_patch_state(SWITCHER));
+    let Some(current) = current(locked) else {
+        warn_on_once!(true);
+        return;
+    };
     match current.target {
         Target::Unpatched => current.patch.set_forced(locked),
         Target::Patched => {
@@ -783,22 +833,12 @@ pub(crate) fn force(locked: &mut Locked) {
 }
 
 /// Brings the running transition in line with an object that was patched, or is not any more.
-///
-/// # Errors
-///
-/// [`ENOMEM`]. What tasks are checked for has not changed then: too little when an object was
-/// patched, too much when it no longer is.
-pub(crate) fn update(locked: &Locked) -> Result {
+pub(crate) fn update(locked: &Locked) {
     let Some(current) = current(locked) else {
-        return Ok(());
+        warn_on_once!(true);
+        return;
     };
-    if STACK_CHECK.load(Relaxed).is_null() {
-        return Ok(());
-    }
-    let check = StackCheck::new(locked, &current.patch, current.target)?;
-    let old = StackCheck::publish(Some(check));
-    // For users in the scheduler.
-    synchronize();
-    drop(old);
-    Ok(())
+    // In between the scheduler switches nobody.
+    StackCheck::withdraw();
+    StackCheck::publish(locked, &current.patch, current.target);
 }

@@ -59,6 +59,23 @@ pub fn location(start: usize, size: usize) -> Option<usize> {
     })
 }
 
+/// Returns whether calls of the function whose [`location`] is `ip` go to a direct caller, such as
+/// a BPF trampoline.
+///
+/// # Examples
+///
+/// ```
+/// assert!(!kernel::ftrace::has_direct_caller(0));
+/// ```
+pub fn has_direct_caller(ip: usize) -> bool {
+    #[cfg(CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS)]
+    // SAFETY: `ftrace_find_rec_direct()` accepts any value.
+    let direct = unsafe { bindings::ftrace_find_rec_direct(ip) };
+    #[cfg(not(CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS))]
+    let (_, direct) = (ip, 0);
+    direct != 0
+}
+
 /// A callback for a set of functions, which may change where they go on.
 ///
 /// Wraps `struct ftrace_ops` as a dynamic ops: [`Ops::unregister`] waits until no CPU and no task

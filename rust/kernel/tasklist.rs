@@ -12,7 +12,7 @@ use crate::{
         nr_cpu_ids,
         CpuId, //
     },
-    prelude::*,
+    ffi::c_int,
     sync::{
         aref::ARef,
         rcu, //
@@ -32,7 +32,7 @@ const _: () = {
     );
 };
 
-/// How many threads a walk that can begin anew visits before it lets others run.
+/// How many threads a walk visits before it lets others run.
 const CHUNK: u32 = 64;
 
 /// How often a walk begins anew when it has lost its place.
@@ -55,17 +55,15 @@ unsafe fn next(node: *const bindings::list_head) -> *mut bindings::list_head {
 ///
 /// # Safety
 ///
-/// `tasklist_lock` or RCU must be held, and only `visit` may interrupt that. When `visit` returns
-/// true, the leader must have been on the list of processes, and the thread on that of its group,
-/// at some time since the lock was last taken.
+/// `tasklist_lock` must be held, and only `visit` may interrupt that. When `visit` returns true,
+/// the leader must be on the list of processes, and the thread on that of its group.
 #[inline]
 unsafe fn walk(mut visit: impl FnMut(*mut bindings::task_struct, &Task) -> bool) -> bool {
     let init = &raw mut bindings::init_task;
     let mut leader = init;
     loop {
-        // SAFETY: `tasks` links all leaders through `init_task`. This one has been on the list
-        // under the lock that is held, so what it links to is valid: by `tasklist_lock` the list
-        // does not change; by RCU a task that is removed is not freed, and its link stays.
+        // SAFETY: `tasks` links all leaders through `init_task`. This one is on the list, which
+        // does not change while the lock is held.
         leader = unsafe {
             container_of!(
                 next(&raw const (*leader).tasks),
@@ -76,9 +74,9 @@ unsafe fn walk(mut visit: impl FnMut(*mut bindings::task_struct, &Task) -> bool)
         if leader == init {
             return true;
         }
-        // SAFETY: The leader is valid, as above, and holds a reference to its signal struct.
+        // SAFETY: The leader is valid, and holds a reference to its signal struct.
         let head = unsafe { &raw mut (*(*leader).signal).thread_head };
-        // SAFETY: As above.
+        // SAFETY: The list of threads changes under the lock only.
         let mut node = unsafe { next(head) };
         while node != head {
             // SAFETY: The nodes of `thread_head` are embedded in tasks.
@@ -105,15 +103,11 @@ enum Walked {
     Lost,
 }
 
-/// Calls `f` for each thread of each process until it returns false, and lets others run, fork and
-/// exit after each [`CHUNK`].
-///
-/// # Safety
-///
-/// What `lock` returns must stand for `tasklist_lock` or RCU, held until it is dropped.
+/// Calls `f` under `tasklist_lock` for each thread of each process until it returns false, and lets
+/// others run, fork and exit after each [`CHUNK`].
 #[inline]
-unsafe fn walk_in_chunks<G>(lock: impl Fn() -> G, f: &mut impl FnMut(&Task) -> bool) -> Walked {
-    let mut guard = Some(lock());
+fn walk_in_chunks(f: &mut impl FnMut(&Task) -> bool) -> Walked {
+    let mut guard = Some(ReadGuard::new());
     let mut left = CHUNK;
     let mut ended = Walked::All;
     let visit = |leader: *mut bindings::task_struct, task: &Task| {
@@ -132,17 +126,15 @@ unsafe fn walk_in_chunks<G>(lock: impl Fn() -> G, f: &mut impl FnMut(&Task) -> b
         drop(guard.take());
         // SAFETY: Neither the lock nor, by what is asked of the callers, anything else is held.
         unsafe { bindings::cond_resched() };
-        guard = Some(lock());
+        guard = Some(ReadGuard::new());
         let there = is_leader(&leader) && is_listed(&leader) && is_listed(&task);
         if !there {
             ended = Walked::Lost;
         }
         there
     };
-    // SAFETY: The lock is held, but in the middle of `visit`. What that found on the lists is on
-    // them by `tasklist_lock`, or was on them under the RCU read lock that is held since: had a
-    // task been removed, and one that it links to been freed, before that lock was taken, then by
-    // the grace period in between the marks of the removal would have been seen.
+    // SAFETY: The lock is held, but in the middle of `visit`, which then finds out whether the
+    // tasks are still on the lists.
     unsafe { walk(visit) };
     ended
 }
@@ -150,16 +142,13 @@ unsafe fn walk_in_chunks<G>(lock: impl Fn() -> G, f: &mut impl FnMut(&Task) -> b
 /// Calls `f` for each thread of each process, the idle tasks excepted, under RCU. Lets others run,
 /// fork and exit meanwhile.
 ///
-/// Threads that are started, or change their place by exec, during the walk may be missed. Threads
-/// may be visited more than once, and ones that have exited may be visited.
+/// Goes by the threads' ids, so that a thread which is gone after a break is no place to lose:
+/// whatever others do, a thread that has its id during the whole walk is visited. Threads that are
+/// started meanwhile, or take their leader's id by exec, may be missed. Threads that exit may be
+/// visited, and a leader twice that loses its id so.
 ///
-/// Mirrors `for_each_process_thread()` under `rcu_read_lock()`, with breaks like those of the
-/// hung task detector.
-///
-/// # Errors
-///
-/// [`EAGAIN`] when the walk has lost its place too often, because the thread that it had come to
-/// was gone after a break. Any number of threads have not been visited then.
+/// Mirrors `for_each_process_thread()` under `rcu_read_lock()`, in the way in which procfs lists
+/// processes.
 ///
 /// # Context
 ///
@@ -171,23 +160,45 @@ unsafe fn walk_in_chunks<G>(lock: impl Fn() -> G, f: &mut impl FnMut(&Task) -> b
 /// use kernel::{task::Task, tasklist};
 ///
 /// let mut found = false;
-/// tasklist::for_each_thread_rcu(|task| found |= task.as_ptr() == Task::current_raw())?;
+/// tasklist::for_each_thread_rcu(|task| found |= task.as_ptr() == Task::current_raw());
 /// assert!(found);
-/// # Ok::<(), Error>(())
 /// ```
 #[inline]
-pub fn for_each_thread_rcu(mut f: impl FnMut(&Task)) -> Result {
-    let mut f = |task: &Task| {
-        f(task);
-        true
-    };
-    for _ in 0..ATTEMPTS {
-        // SAFETY: The guard is RCU's.
-        if let Walked::All = unsafe { walk_in_chunks(rcu::read_lock, &mut f) } {
-            return Ok(());
+pub fn for_each_thread_rcu(mut f: impl FnMut(&Task)) {
+    let mut from = 1;
+    loop {
+        let guard = rcu::read_lock();
+        for _ in 0..CHUNK {
+            let Some((id, task)) = next_id(from, &guard) else {
+                return;
+            };
+            from = id.saturating_add(1);
+            if let Some(task) = task {
+                f(task);
+            }
         }
+        drop(guard);
+        // SAFETY: Neither RCU nor, by what is asked of the callers, anything else is held.
+        unsafe { bindings::cond_resched() };
     }
-    Err(EAGAIN)
+}
+
+/// Returns the lowest id from `from` on, and the thread that has it. An id can be without a thread:
+/// one that is about to be, has exited, or has left its id to a group or session.
+#[inline]
+fn next_id<'a>(from: c_int, _guard: &'a rcu::Guard) -> Option<(c_int, Option<&'a Task>)> {
+    let ns = &raw mut bindings::init_pid_ns;
+    // SAFETY: The namespace is static, and RCU is held.
+    let pid = unsafe { bindings::find_ge_pid(from, ns) };
+    if pid.is_null() {
+        return None;
+    }
+    // SAFETY: By RCU, what was found is valid. All ids are in this namespace.
+    let id = unsafe { bindings::pid_nr_ns(pid, ns) };
+    // SAFETY: By RCU, what was found is valid.
+    let task = unsafe { bindings::pid_task(pid, bindings::pid_type_PIDTYPE_PID) };
+    // SAFETY: NULL, or a task that is not freed as long as RCU is held; `Task` is transparent.
+    Some((id.max(from), unsafe { task.cast::<Task>().as_ref() }))
 }
 
 /// Calls `f` for each thread of each process, the idle tasks excepted, under `tasklist_lock`. Lets
@@ -236,8 +247,7 @@ pub fn for_each_thread(mut f: impl FnMut(&Task)) {
 #[inline]
 pub fn all_threads(mut f: impl FnMut(&Task) -> bool) -> bool {
     for _ in 0..ATTEMPTS {
-        // SAFETY: The guard is that of `tasklist_lock`.
-        match unsafe { walk_in_chunks(ReadGuard::new, &mut f) } {
+        match walk_in_chunks(&mut f) {
             Walked::All => return true,
             Walked::Stopped => return false,
             Walked::Lost => {}

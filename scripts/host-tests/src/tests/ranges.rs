@@ -76,9 +76,9 @@ fn check(ranges: Vec<Range>, addrs: &[usize]) -> Result<(), TestCaseError> {
 
 #[test]
 fn nothing() {
-    assert_eq!(normalise(&mut []), 0);
-    assert_eq!(find(&[], 0), None);
-    assert_eq!(find(&[], usize::MAX), None);
+    assert_eq!(normalise::<usize>(&mut []), 0);
+    assert_eq!(find::<usize>(&[], 0), None);
+    assert_eq!(find::<usize>(&[], usize::MAX), None);
 }
 
 #[test]
