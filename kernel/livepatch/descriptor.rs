@@ -20,7 +20,8 @@ use crate::{
     symbol::{
         MAX_OBJECT_LEN,
         MAX_SYMBOL_LEN, //
-    }, //
+    },
+    sysfs::PatchDir, //
 };
 use core::ptr::NonNull;
 use kernel::{
@@ -30,7 +31,6 @@ use kernel::{
     module_ref::Module,
     prelude::*,
     str::{
-        BStr,
         CStr,
         CString, //
     },
@@ -521,12 +521,15 @@ impl Descriptor<'_> {
             };
             Some(name)
         };
-        // sysfs would warn about the former, and confuse the latter with the kernel itself.
-        if let Some(name @ (b"" | b"vmlinux")) = name.as_deref().map(CStr::to_bytes) {
+        // sysfs would warn about no name and about that of a file of the livepatch, and would not
+        // tell vmlinux from the kernel itself.
+        let is_bad =
+            |name: &CStr| name.is_empty() || name == c"vmlinux" || PatchDir::has_file(name);
+        if let Some(name) = name.as_deref().filter(|name| is_bad(name)) {
             pr_err!(
                 "livepatch '{}': '{}' cannot be the name of an object\n",
                 patch,
-                BStr::from_bytes(name)
+                name
             );
             return Err(EINVAL);
         }

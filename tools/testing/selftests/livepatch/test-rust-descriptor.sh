@@ -124,6 +124,12 @@ refused "empty object name" $MOD_BAD "bad=empty_object" \
 refused "object name vmlinux" $MOD_BAD "bad=vmlinux_object" \
 	"livepatch: livepatch '$MOD_BAD': 'vmlinux' cannot be the name of an object"
 
+# Its directory would be where a file of the livepatch is.
+for file in enabled transition force replace stack_order replace_set supersedes; do
+	refused "object name $file" $MOD_BAD "object=$file" \
+		"livepatch: livepatch '$MOD_BAD': '$file' cannot be the name of an object"
+done
+
 refused "same module twice" $MOD_BAD "bad=same_object" \
 	"livepatch: livepatch '$MOD_BAD' has two objects 'test_klp_rust_object'" "$BUSY"
 

@@ -23,6 +23,10 @@ static char *symbol;
 module_param(symbol, charp, 0444);
 MODULE_PARM_DESC(symbol, "A second function to patch");
 
+static char *object;
+module_param(object, charp, 0444);
+MODULE_PARM_DESC(object, "A second object to patch");
+
 static unsigned long sympos;
 module_param(sympos, ulong, 0444);
 MODULE_PARM_DESC(sympos, "Which of the functions of that name is meant");
@@ -243,6 +247,8 @@ static int test_klp_rust_bad_init(void)
 		second_func(symbol, livepatch_second);
 		funcs[1].old_sympos = sympos;
 	}
+	if (object)
+		second_object(object, other_funcs);
 	mistakes[i].make();
 	return klp_enable_patch(strcmp(bad, "patch") ? &patch : NULL);
 }
