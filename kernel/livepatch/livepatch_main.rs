@@ -80,6 +80,8 @@ module! {
     authors: ["The livepatch-rs developers"],
     description: "Kernel live patching core",
     license: "GPL",
+    // What kpatch's client asks modprobe for when there is no /sys/kernel/livepatch.
+    alias: ["kpatch"],
 }
 
 /// The core, for as long as it is loaded.
