@@ -163,6 +163,7 @@ fn publish(locked: &mut Locked, patch: &Arc<Patch>) -> Result {
         .as_ref()
         .map(|resources| resources.root.reference())
         .ok_or(ENODEV)?;
+    patch.show(locked);
     patch.add_dirs(locked, &root)?;
     patch.relocate(locked)?;
     PATCHES.borrow_mut(locked).push(patch.clone(), GFP_KERNEL)?;

@@ -13,6 +13,7 @@ use crate::{
         FuncSpec,
         Name,
         ObjectSpec,
+        RawFunc,
         RawObject,
         RawPatch, //
     },
@@ -64,6 +65,8 @@ use kernel::{
 
 /// A function that a livepatch changes.
 pub(crate) struct Func {
+    /// The module's descriptor; [`None`] for a nop.
+    raw: Option<RawFunc>,
     pub(crate) name: Name,
     /// Which of several symbols of this name, from 1; 0 if there must be only one.
     pub(crate) sympos: usize,
@@ -80,11 +83,12 @@ pub(crate) struct Func {
 }
 
 impl Func {
-    fn new(name: Name, sympos: usize, new_func: usize) -> Result<Self> {
+    fn new(raw: Option<RawFunc>, name: Name, sympos: usize, new_func: usize) -> Result<Self> {
         Ok(Self {
+            raw,
             name,
             sympos,
-            nop: new_func == 0,
+            nop: raw.is_none(),
             old: Cell::new(None),
             ip: Cell::new(0),
             new_func,
@@ -127,12 +131,13 @@ impl Object {
     fn new(spec: ObjectSpec) -> Result<Self> {
         let mut funcs = KVec::with_capacity(spec.funcs.len(), GFP_KERNEL)?;
         for FuncSpec {
+            raw,
             name,
             sympos,
             new_func,
         } in spec.funcs
         {
-            funcs.push(Func::new(name, sympos, new_func)?, GFP_KERNEL)?;
+            funcs.push(Func::new(Some(raw), name, sympos, new_func)?, GFP_KERNEL)?;
         }
         Ok(Self {
             raw: Some(spec.raw),
@@ -184,9 +189,61 @@ impl Object {
     /// Binds the object to its module, or to none.
     pub(crate) fn bind(&self, locked: &Locked, module: *mut bindings::module) {
         self.module.set(locked, ModulePtr(module));
-        if let Some(raw) = self.raw {
-            // SAFETY: The livepatch is on the list of patches, or about to be: its module is held.
-            unsafe { raw.set_module(module) };
+        self.show_module(locked);
+    }
+
+    /// Tells the livepatch which module the object is bound to.
+    fn show_module(&self, locked: &Locked) {
+        if let Some(raw) = &self.raw {
+            raw.set_module(locked, self.module.get(locked).0);
+        }
+    }
+
+    /// Tells the livepatch where the functions are, if they are anywhere.
+    fn show_code(&self, locked: &Locked) {
+        for (object, func) in self.raw_funcs() {
+            let code = (func.old.get(locked), func.version.code(locked));
+            let code = match code {
+                (Some(old), Some(new)) => Some([old, new]),
+                _ => None,
+            };
+            if let Some(raw) = func.raw {
+                raw.set_code(locked, object, code);
+            }
+        }
+    }
+
+    /// The funcs that the descriptor has, with what it has for the object.
+    fn raw_funcs(&self) -> impl Iterator<Item = (&RawObject, &Func)> {
+        let funcs = self.funcs.iter().filter(|func| func.raw.is_some());
+        self.raw
+            .iter()
+            .flat_map(move |raw| funcs.clone().map(move |func| (raw, func)))
+    }
+
+    /// Tells the livepatch that nothing of the object is patched, and what there is of it.
+    fn show(&self, locked: &Locked) {
+        let Some(raw) = &self.raw else { return };
+        raw.list(locked, self.funcs.iter().filter_map(|func| func.raw));
+        raw.set_patched(locked, false);
+        for func in self.funcs.iter().filter_map(|func| func.raw) {
+            func.reset(locked, raw);
+        }
+        self.show_module(locked);
+        self.show_code(locked);
+    }
+
+    /// Tells the livepatch whether `func`, of this object, is on its func stack.
+    pub(crate) fn show_patched(&self, locked: &Locked, func: &Func, patched: bool) {
+        if let (Some(object), Some(func)) = (&self.raw, func.raw) {
+            func.set_patched(locked, object, patched);
+        }
+    }
+
+    /// Tells the livepatch whether `func`, of this object, is in transition.
+    pub(crate) fn show_transition(&self, locked: &Locked, func: &Func, transition: bool) {
+        if let (Some(object), Some(func)) = (&self.raw, func.raw) {
+            func.set_transition(locked, object, transition);
         }
     }
 
@@ -203,7 +260,7 @@ impl Object {
             .filter(|module| module.is_klp_alive())
             .map_or(core::ptr::null_mut(), Module::as_ptr);
         // Once `klp_alive` was seen under the mutex, the module stays until klp_module_going().
-        self.bind(locked, module);
+        self.module.set(locked, ModulePtr(module));
     }
 
     /// The module that the object is bound to.
@@ -258,11 +315,15 @@ impl Object {
             func.old.set(locked, None);
             func.version.set_code(locked, None);
         }
+        self.show_code(locked);
     }
 
-    /// Records whether the functions are patched, for sysfs too.
+    /// Records whether the functions are patched, for sysfs and the livepatch too.
     pub(crate) fn set_patched(&self, locked: &Locked, patched: bool) {
         self.patched.set(locked, patched);
+        if let Some(raw) = &self.raw {
+            raw.set_patched(locked, patched);
+        }
         if let Some(dir) = &self.dir {
             dir.patched.store(patched, Relaxed);
         }
@@ -270,33 +331,40 @@ impl Object {
 
     /// Calls `pre_patch`. An error means that nothing further may be called for the object.
     pub(crate) fn pre_patch(&self, locked: &Locked) -> Result {
-        let result = self
-            .raw
-            .map_or(Ok(()), |raw| self.callbacks.pre_patch(locked, raw));
-        self.post_unpatch_due.set(locked, result.is_ok());
+        let result = match &self.raw {
+            Some(raw) => self.callbacks.pre_patch(locked, raw),
+            None => Ok(()),
+        };
+        self.set_post_unpatch_due(locked, result.is_ok());
         result
     }
 
     /// Calls `post_patch`.
     pub(crate) fn post_patch(&self, locked: &Locked) {
-        if let Some(raw) = self.raw {
+        if let Some(raw) = &self.raw {
             self.callbacks.post_patch(locked, raw);
         }
     }
 
     /// Calls `pre_unpatch`.
     pub(crate) fn pre_unpatch(&self, locked: &Locked) {
-        if let Some(raw) = self.raw {
+        if let Some(raw) = &self.raw {
             self.callbacks.pre_unpatch(locked, raw);
         }
     }
 
     /// Calls `post_unpatch` if `pre_patch` had succeeded.
     pub(crate) fn post_unpatch(&self, locked: &Locked) {
-        let due = self.post_unpatch_due.get(locked);
-        self.post_unpatch_due.set(locked, false);
-        if let (true, Some(raw)) = (due, self.raw) {
+        if let (true, Some(raw)) = (self.post_unpatch_due.get(locked), &self.raw) {
             self.callbacks.post_unpatch(locked, raw);
+        }
+        self.set_post_unpatch_due(locked, false);
+    }
+
+    fn set_post_unpatch_due(&self, locked: &Locked, due: bool) {
+        self.post_unpatch_due.set(locked, due);
+        if let Some(raw) = &self.raw {
+            raw.set_post_unpatch_enabled(locked, due);
         }
     }
 
@@ -314,7 +382,7 @@ impl Object {
 /// A livepatch.
 #[pin_data]
 pub(crate) struct Patch {
-    pub(crate) raw: RawPatch,
+    pub(crate) raw: Arc<RawPatch>,
     pub(crate) name: CString,
     pub(crate) replace: bool,
     pub(crate) sets: SetSpec,
@@ -379,6 +447,29 @@ impl Patch {
         )
     }
 
+    /// Fills in what `include/linux/livepatch.h` offers the livepatch to read.
+    pub(crate) fn show(&self, locked: &Locked) {
+        let objects = self.objects.borrow(locked);
+        self.raw.reset(locked);
+        self.raw.list(
+            locked,
+            objects.iter().filter_map(|object| object.raw.as_ref()),
+        );
+        for object in objects {
+            object.show(locked);
+        }
+    }
+
+    /// Takes back the lists, which lead to objects that the core is about to forget.
+    fn hide(&self, locked: &Locked) {
+        for object in self.objects.borrow(locked) {
+            if let Some(raw) = &object.raw {
+                raw.list(locked, core::iter::empty());
+            }
+        }
+        self.raw.list(locked, core::iter::empty());
+    }
+
     /// Creates the directories of the patch, its objects and its functions.
     ///
     /// On an error what was created is left to [`Self::free_start`] and [`Self::free_finish`]: the
@@ -409,10 +500,7 @@ impl Patch {
         if let Some(dir) = self.dir.borrow(locked) {
             dir.enabled.store(enabled, Relaxed);
         }
-        if self.module.borrow(locked).is_some() {
-            // SAFETY: The module is held.
-            unsafe { self.raw.set_enabled(enabled) };
-        }
+        self.raw.set_enabled(locked, enabled);
     }
 
     /// Whether some task may run the code of this patch for ever.
@@ -423,6 +511,7 @@ impl Patch {
     /// Keeps the module for ever.
     pub(crate) fn set_forced(&self, locked: &Locked) {
         self.forced.set(locked, true);
+        self.raw.set_forced(locked);
     }
 
     /// Applies the relocations that refer to the modules that are loaded.
@@ -446,7 +535,9 @@ impl Patch {
     /// Finds all functions of the loaded object `object`.
     pub(crate) fn resolve_object(&self, locked: &Locked, object: &Object) -> Result {
         let module = self.module.borrow(locked).as_ref().ok_or(ENODEV)?;
-        object.resolve(locked, module)
+        object.resolve(locked, module)?;
+        object.show_code(locked);
+        Ok(())
     }
 
     /// Undoes [`Self::relocate_object`].
@@ -469,24 +560,21 @@ impl Patch {
     /// First half of the end of a patch, under the mutex: removes the directories of objects and
     /// functions.
     pub(crate) fn free_start(&self, locked: &mut Locked) {
+        self.hide(locked);
         drop(core::mem::take(self.objects.borrow_mut(locked)));
     }
 
     /// Second half, without the mutex: waits until the patch is gone from sysfs, whose files take
     /// the mutex, and lets the module go.
     pub(crate) fn free_finish(&self) {
-        let (dir, module, forced) = {
-            let mut locked = crate::lock::lock();
-            (
-                self.dir.borrow_mut(&mut locked).take(),
-                self.module.borrow_mut(&mut locked).take(),
-                self.forced.get(&locked),
-            )
-        };
+        let dir = self.dir.borrow_mut(&mut crate::lock::lock()).take();
         if let Some(dir) = dir {
             dir.remove_and_wait();
         }
-        if forced {
+        let mut locked = crate::lock::lock();
+        self.raw.take_back(&locked);
+        let module = self.module.borrow_mut(&mut locked).take();
+        if self.forced.get(&locked) {
             core::mem::forget(module);
         }
     }
@@ -515,7 +603,10 @@ fn add_nops(objects: &mut KVec<Object>, old_object: &Object) -> Result {
             .binary_search_by_key(&old.key(), |func| func.key())
             .is_err()
         {
-            nops.push(Func::new(old.name.clone(), old.sympos, 0)?, GFP_KERNEL)?;
+            nops.push(
+                Func::new(None, old.name.clone(), old.sympos, 0)?,
+                GFP_KERNEL,
+            )?;
         }
     }
     drop(known);

@@ -498,6 +498,7 @@ pub(crate) fn patch_object(locked: &Locked, object: &Object) -> Result {
         for func in &object.funcs {
             if let Some(stack) = find(sets, locked, func.ip.get(locked)) {
                 stack.push(locked, &func.version);
+                object.show_patched(locked, func, true);
             }
         }
         Ok(())
@@ -552,6 +553,7 @@ pub(crate) fn set_transition(locked: &Locked, patch: &Patch, transition: bool) {
         for object in patch.objects.borrow(locked) {
             for func in &object.funcs {
                 func.version.transition.set(locked, transition);
+                object.show_transition(locked, func, transition);
                 if !func.version.on_stack(locked) {
                     continue;
                 }
@@ -649,6 +651,7 @@ pub(crate) fn unpatch_object(locked: &Locked, object: &Object, nops_only: bool) 
             }
             if let Some(stack) = find(sets, locked, func.ip.get(locked)) {
                 stack.remove(locked, &func.version);
+                object.show_patched(locked, func, false);
             }
         }
     });
