@@ -72,6 +72,9 @@ pub(crate) struct Func {
     pub(crate) sympos: usize,
     /// Added by an atomic replace, to run the original function.
     pub(crate) nop: bool,
+    /// Whether another func of the object has the same original function, under another name, so
+    /// that there is nothing left to do for this nop.
+    covered: Cell<bool>,
     /// The original function, while its object is loaded.
     pub(crate) old: Cell<Option<Extent>>,
     /// The ftrace location of the original function, once it was patched.
@@ -89,6 +92,7 @@ impl Func {
             name,
             sympos,
             nop: raw.is_none(),
+            covered: Cell::new(false),
             old: Cell::new(None),
             ip: Cell::new(0),
             new_func,
@@ -100,6 +104,11 @@ impl Func {
     /// What no other function of the object has: position 0 is position 1.
     fn key(&self) -> (&[u8], usize) {
         (self.name.to_bytes(), self.sympos.max(1))
+    }
+
+    /// Whether the func must stay off the func stack, which another func of the object is on.
+    pub(crate) fn is_covered(&self, locked: &Locked) -> bool {
+        self.covered.get(locked)
     }
 }
 
@@ -272,6 +281,11 @@ impl Object {
 
     /// Finds all functions, old and new, of a loaded object of `livepatch`. Changes nothing outside
     /// of the patch.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] when there is no such function, or when it is another one of the object under
+    /// another name, and [`ENOENT`] when its size is unknown, all after a message; [`ENOMEM`].
     fn resolve(&self, locked: &Locked, livepatch: &Module) -> Result {
         let funcs = self.funcs.iter();
         let wanted = funcs.map(|func| (func.name.to_bytes(), func.sympos));
@@ -304,6 +318,39 @@ impl Object {
             };
             func.old.set(locked, Some(old));
             func.version.set_code(locked, Some(new));
+        }
+        self.check_aliases(locked, livepatch)
+    }
+
+    /// Checks that no two functions are one under two names: tasks that are not switched would run
+    /// the lower of the two new ones. A nop for such a one has nothing to do.
+    fn check_aliases(&self, locked: &Locked, livepatch: &Module) -> Result {
+        let mut funcs = KVVec::with_capacity(self.funcs.len(), GFP_KERNEL)?;
+        for (index, func) in self.funcs.iter().enumerate() {
+            func.covered.set(locked, false);
+            if let Some(old) = func.old.get(locked) {
+                funcs.push((old.start, index, func), GFP_KERNEL)?;
+            }
+        }
+        // Nops come last.
+        sort_by_key(&mut funcs, |(addr, index, _)| (*addr, *index));
+        for ((addr, _, func), (next_addr, _, next)) in funcs.iter().zip(funcs.iter().skip(1)) {
+            if addr != next_addr {
+                continue;
+            }
+            if !next.nop {
+                pr_err!(
+                    "livepatch '{}': functions '{},{}' and '{},{}' of object '{}' are the same\n",
+                    livepatch.name(),
+                    &**func.name,
+                    func.sympos.max(1),
+                    &**next.name,
+                    next.sympos.max(1),
+                    self.label()
+                );
+                return Err(EINVAL);
+            }
+            next.covered.set(locked, true);
         }
         Ok(())
     }

@@ -496,6 +496,9 @@ pub(crate) fn patch_object(locked: &Locked, object: &Object) -> Result {
         }
         add_sets(locked, sets, &mut new, Some(object))?;
         for func in &object.funcs {
+            if func.is_covered(locked) {
+                continue;
+            }
             if let Some(stack) = find(sets, locked, func.ip.get(locked)) {
                 stack.push(locked, &func.version);
                 object.show_patched(locked, func, true);

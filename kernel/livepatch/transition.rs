@@ -202,7 +202,8 @@ impl StackCheck {
         for object in objects.filter(|object| object.patched.get(locked)) {
             ranges.reserve(object.funcs.len().saturating_mul(2), GFP_KERNEL)?;
             names.reserve(object.funcs.len(), GFP_KERNEL)?;
-            for func in &object.funcs {
+            let funcs = object.funcs.iter().filter(|func| !func.is_covered(locked));
+            for func in funcs {
                 let left = match target {
                     Target::Unpatched => func.version.code(locked),
                     Target::Patched => match func.version.previous(locked) {
