@@ -214,9 +214,12 @@ impl Source {
         }
     }
 
-    /// Returns what undoes the constructor of the shadow variables.
-    pub(crate) fn shadow_dtor(&self) -> Dtor {
-        self.callbacks.shadow_dtor
+    /// Returns what undoes the constructor of the shadow variables; [`None`] if the module that it
+    /// is in must not be called any more.
+    pub(crate) fn shadow_dtor(&self, locked: &Locked) -> Option<Dtor> {
+        self.patch
+            .is_lent(locked)
+            .then_some(self.callbacks.shadow_dtor)
     }
 }
 
@@ -515,6 +518,17 @@ impl Descriptor<'_> {
         // SAFETY: A module's fields are valid; `klp` is set before its init function runs.
         if !unsafe { (*module.as_ptr()).klp } {
             pr_err!("module {} is not marked as a livepatch module\n", name);
+            return Err(EINVAL);
+        }
+        // When a parameter is set, say: an error on the way from there to the init function would
+        // free the module without asking us. There are no klp relocations yet, either.
+        //
+        // SAFETY: A module's fields are valid.
+        if unsafe { (*module.as_ptr()).klp_info }.is_null() {
+            pr_err!(
+                "livepatch '{}' cannot be enabled before its init function runs\n",
+                name
+            );
             return Err(EINVAL);
         }
 

@@ -126,6 +126,7 @@ fn this_module() -> *mut bindings::module {
 static OPS: bindings::klp_core_ops = bindings::klp_core_ops {
     module_coming: Some(module_coming),
     module_going: Some(module_going),
+    withdraw: Some(withdraw),
     apply_section_relocs: Some(apply_section_relocs),
     try_switch_current: Some(try_switch_current),
 };
@@ -148,6 +149,14 @@ unsafe extern "C" fn module_coming(module: *mut bindings::module) -> c_int {
 unsafe extern "C" fn module_going(module: *mut bindings::module) {
     // SAFETY: By the contract of the hook.
     unsafe { Locked::assume(|locked| modules::going(locked, Module::from_raw(module))) }
+}
+
+/// # Safety
+///
+/// Called by `hooks.c` under `klp_mutex`, which it has just taken, with a valid module.
+unsafe extern "C" fn withdraw(module: *mut bindings::module) -> bool {
+    // SAFETY: By the contract of the hook.
+    unsafe { Locked::assume_mut(|locked| control::withdraw(locked, Module::from_raw(module))) }
 }
 
 /// # Safety

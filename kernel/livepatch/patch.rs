@@ -129,12 +129,19 @@ pub(crate) struct Object {
     dir: Option<Dir<ObjectDir>>,
 }
 
-/// A module that is bound to an object: it is alive, as its going would undo the binding first.
-#[derive(Clone, Copy)]
-struct ModulePtr(*mut bindings::module);
+/// A module that is bound to an object: it is alive, as its going would undo the binding first. Or
+/// one that is only to be recognised.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ModulePtr(*mut bindings::module);
 
 // SAFETY: Followed under the mutex only, as long as the module is bound.
 unsafe impl Send for ModulePtr {}
+
+impl ModulePtr {
+    pub(crate) fn new(module: &Module) -> Self {
+        Self(module.as_ptr())
+    }
+}
 
 impl Object {
     fn new(spec: ObjectSpec) -> Result<Self> {
@@ -517,6 +524,18 @@ impl Patch {
         self.raw.list(locked, core::iter::empty());
     }
 
+    /// Whether the patch is in `module`.
+    pub(crate) fn is_in(&self, locked: &Locked, module: &Module) -> bool {
+        let own = self.module.borrow(locked).as_ref();
+        own.is_some_and(|own| core::ptr::eq(own.as_ptr(), module.as_ptr()))
+    }
+
+    /// Whether the module of the patch is to be freed, enabled or not: it must be undone, and
+    /// nothing of the module be called.
+    pub(crate) fn is_withdrawn(&self, locked: &Locked) -> bool {
+        !self.raw.is_lent(locked)
+    }
+
     /// Creates the directories of the patch, its objects and its functions.
     ///
     /// On an error what was created is left to [`Self::free_start`] and [`Self::free_finish`]: the
@@ -623,6 +642,8 @@ impl Patch {
         let module = self.module.borrow_mut(&mut locked).take();
         if self.forced.get(&locked) {
             core::mem::forget(module);
+        } else if let Some(module) = module {
+            crate::control::let_go(&mut locked, module);
         }
     }
 }

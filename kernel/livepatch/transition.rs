@@ -516,7 +516,9 @@ struct Retry;
 
 impl deferred::Run for Retry {
     fn run() {
-        try_complete(&mut crate::lock::lock());
+        let mut locked = crate::lock::lock();
+        try_complete(&mut locked);
+        klp::resume(&mut locked);
     }
 }
 
@@ -733,6 +735,13 @@ pub(crate) fn reverse(locked: &mut Locked) -> Result {
     start(locked, check);
     retry_now(locked);
     Ok(())
+}
+
+/// Asks for another call of [`klp::resume`], when there is no transition to end with one.
+pub(crate) fn resume_later(locked: &Locked) {
+    if let Some(retry) = RETRY.borrow(locked) {
+        retry.schedule(deferred::system_percpu(), msecs_to_jiffies(DELAY_MS));
+    }
 }
 
 /// Lets the next try follow soon, in place of one that may be a second away.

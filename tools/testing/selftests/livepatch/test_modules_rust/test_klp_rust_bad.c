@@ -86,6 +86,18 @@ static struct klp_patch patch = {
 	.objs = objs,
 };
 
+static int enable_early(const char *val, const struct kernel_param *kp)
+{
+	return klp_enable_patch(&patch);
+}
+
+static const struct kernel_param_ops early_ops = {
+	.set = enable_early,
+};
+
+module_param_cb(early, &early_ops, NULL, 0200);
+MODULE_PARM_DESC(early, "Enable the livepatch at once");
+
 static void second_func(const char *name, void *new_func)
 {
 	funcs[1].old_name = name;
