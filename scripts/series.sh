@@ -59,14 +59,14 @@ for file in "$REPO"/rust/kernel/*.rs; do
 	about=$(awk '/^\/\/! / {sub("^//! ", ""); text = text " " $0; next} text {exit} END {print substr(text, 2)}' "$REPO/rust/kernel/$file")
 	new "rust: add abstractions: ${file%.rs}" "$about" "rust/kernel/$file"
 done
-edit 0002 0006 0040
+edit 0002 0006 0030 0040
 new "livepatch: add a core in Rust" \
 	"It replaces the C code behind klp_enable_patch(), with the same interface to livepatch modules and in sysfs. As yet nothing selects it." \
 	kernel/livepatch include
 edit 0003 0004
 new "Documentation: livepatch: describe the core in Rust" \
 	"What it does as the C core does, what it adds, and what that costs." Documentation
-edit 0005 0012
+edit 0005 0012 0031
 new "samples: livepatch: add samples for managed states and replace sets" \
 	"Livepatches that use what only the core in Rust has." samples
 edit 0007 0010 0011

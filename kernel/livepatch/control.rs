@@ -12,7 +12,10 @@ use crate::{
         Locked,
         Shared, //
     },
-    patch::Patch,
+    patch::{
+        ModulePtr,
+        Patch, //
+    },
     replace, stack, state,
     sysfs::RootDir,
     transition::{
@@ -28,6 +31,10 @@ use kernel::{
         Root,
         KERNEL, //
     },
+    module_ref::{
+        Module,
+        Ref, //
+    },
     prelude::*,
     stacktrace,
     str::CStr,
@@ -37,6 +44,10 @@ use kernel::{
 /// Patches that are enabled or in transition, in the order in which they were enabled. Replaced
 /// and disabled ones are not here, though their modules may be.
 static PATCHES: Shared<KVec<Arc<Patch>>> = Shared::new(KVec::new());
+
+/// The modules of all patches, from before they are enabled until the core is done with them: those
+/// in [`PATCHES`], those that are being freed, and those that stay for ever.
+static HELD: Shared<KVec<ModulePtr>> = Shared::new(KVec::new());
 
 /// What the core needs from its start to its end.
 struct Resources {
@@ -78,6 +89,7 @@ pub(crate) fn exit() {
     let mut locked = lock::lock();
     // Statics are not dropped with the module.
     *PATCHES.borrow_mut(&mut locked) = KVec::new();
+    *HELD.borrow_mut(&mut locked) = KVec::new();
     stack::exit(&locked);
     let resources = RESOURCES.borrow_mut(&mut locked).take();
     drop(locked);
@@ -112,8 +124,9 @@ fn find(locked: &Locked, id: usize) -> Option<Arc<Patch>> {
 /// # Errors
 ///
 /// [`EINVAL`], after a message, when the descriptor or the combination with enabled livepatches is
-/// wrong; [`EBUSY`] while a transition runs; [`ENODEV`] when the module is going away; [`EEXIST`],
-/// [`ENOMEM`]; what `pre_patch` callbacks return; and the errors of [`stack::patch_object`].
+/// wrong; [`EEXIST`], after a message, when the module has a livepatch enabled already; [`EBUSY`]
+/// while a transition runs, or waits to; [`ENODEV`] when the module is going away; [`ENOMEM`]; what
+/// `pre_patch` callbacks return; and the errors of [`stack::patch_object`].
 ///
 /// # Safety
 ///
@@ -128,20 +141,26 @@ pub(crate) unsafe fn enable_patch(patch: *mut bindings::klp_patch) -> Result {
     }
 
     let mut locked = lock::lock();
-    if transition::is_running(&locked) {
-        return Err(EBUSY);
-    }
-    if find(&locked, desc.raw.id()).is_some() {
-        pr_err!("livepatch '{}' is enabled already\n", desc.module.name());
+    // All livepatches of a module would have its name. Also while the other one is being freed.
+    if is_held(&locked, desc.module) {
+        pr_err!(
+            "module '{}' has a livepatch enabled already\n",
+            desc.module.name()
+        );
         return Err(EEXIST);
+    }
+    if transition::is_running(&locked) || withdrawn(&locked).is_some() {
+        return Err(EBUSY);
     }
     let replaced = replace::replaced(&locked, &desc)?;
     if !replace::is_apart(&locked, &desc)? || !state::is_compatible(&locked, &desc, &replaced) {
         return Err(incompatible(desc.module.name()));
     }
 
+    let module = ModulePtr::new(desc.module);
     let patch = Patch::new(&locked, desc, &replaced)?;
     let result = check_aliases(&locked, &patch)
+        .and_then(|()| hold(&mut locked, module))
         .and_then(|()| publish(&mut locked, &patch))
         .and_then(|()| start(&mut locked, &patch, replaced));
     if result.is_err() {
@@ -178,6 +197,7 @@ fn publish(locked: &mut Locked, patch: &Arc<Patch>) -> Result {
         .as_ref()
         .map(|resources| resources.root.reference())
         .ok_or(ENODEV)?;
+    patch.show(locked);
     patch.add_dirs(locked, &root)?;
     patch.relocate(locked)?;
     PATCHES.borrow_mut(locked).push(patch.clone(), GFP_KERNEL)?;
@@ -231,7 +251,9 @@ fn disable(locked: &mut Locked, patch: &Arc<Patch>) -> Result {
     if transition::is_running(locked) {
         return Err(EBUSY);
     }
-    state::check_disable(locked, patch)?;
+    if !patch.is_withdrawn(locked) {
+        state::check_disable(locked, patch)?;
+    }
     transition::init(locked, patch, Target::Unpatched, KVec::new());
     for object in patch.objects.borrow(locked) {
         if object.patched.get(locked) {
@@ -250,21 +272,81 @@ fn disable(locked: &mut Locked, patch: &Arc<Patch>) -> Result {
 /// # Errors
 ///
 /// [`EINVAL`] when it is so already, for a patch that is to be enabled again, and, after a message,
-/// for one with a state that cannot be removed; [`EBUSY`] when another patch is in transition.
-/// Never for want of memory: what disabling and turning round need was set aside with the patch.
+/// for one with a state that cannot be removed; [`EBUSY`] when another patch is in transition, and
+/// for a patch that is undone anyway. Never for want of memory: what disabling and turning round
+/// need was set aside with the patch.
 pub(crate) fn set_enabled(locked: &mut Locked, id: usize, enabled: bool) -> Result {
     let patch = find(locked, id).ok_or(EINVAL)?;
+    if patch.is_withdrawn(locked) {
+        return Err(EBUSY);
+    }
     if patch.is_enabled(locked) == enabled {
         return Err(EINVAL);
     }
     // A transition can be reversed at any time: that may be the only way to end it without force.
-    if transition::current_id() == id {
+    let result = if transition::current_id() == id {
         transition::reverse(locked);
         Ok(())
     } else if !enabled {
         disable(locked, &patch)
     } else {
         Err(EINVAL)
+    };
+    resume(locked);
+    result
+}
+
+/// Whether the core needs `module` for a livepatch.
+fn is_held(locked: &Locked, module: &Module) -> bool {
+    HELD.borrow(locked).contains(&ModulePtr::new(module))
+}
+
+/// Notes that the core needs `module`, until [`let_go`].
+fn hold(locked: &mut Locked, module: ModulePtr) -> Result {
+    HELD.borrow_mut(locked).push(module, GFP_KERNEL)?;
+    Ok(())
+}
+
+/// Lets the module of a livepatch go, which is done with.
+pub(crate) fn let_go(locked: &mut Locked, module: Ref) {
+    let ptr = ModulePtr::new(&module);
+    drop(module);
+    // `withdraw()`, for which this makes the difference, waits for the mutex.
+    HELD.borrow_mut(locked).retain(|held| *held != ptr);
+}
+
+/// The newest livepatch that is still to be undone.
+fn withdrawn(locked: &Locked) -> Option<&Arc<Patch>> {
+    let mut patches = patches(locked).iter().rev();
+    patches.find(|patch| patch.is_withdrawn(locked))
+}
+
+/// Undoes the livepatch of `module`, which is about to be freed whatever uses it: its init function
+/// has failed behind `klp_enable_patch()`, or it is unloaded by force. Nothing of it is called or
+/// written to any more. Returns whether the core, or a task, still needs it; call again then.
+pub(crate) fn withdraw(locked: &mut Locked, module: &Module) -> bool {
+    for patch in patches(locked) {
+        if patch.is_in(locked, module) && !patch.is_withdrawn(locked) {
+            pr_warn!(
+                "module '{}' goes while its livepatch is enabled, waiting until it is undone\n",
+                module.name()
+            );
+            patch.raw.take_back(locked);
+        }
+    }
+    resume(locked);
+    is_held(locked, module)
+}
+
+/// Goes on with undoing livepatches whose modules go. Called again when a transition has ended that
+/// was in the way.
+pub(crate) fn resume(locked: &mut Locked) {
+    while let Some(patch) = withdrawn(locked).cloned() {
+        if transition::is_current(locked, &patch) && patch.is_enabled(locked) {
+            transition::reverse(locked);
+        } else if transition::is_running(locked) || disable(locked, &patch).is_err() {
+            return;
+        }
     }
 }
 

@@ -4,11 +4,17 @@
 //!
 //! A livepatch module's descriptor is input from outside. [`Descriptor::parse`] checks all of it
 //! before anything has a side effect; nothing in the core reads it again, but for handing the
-//! module's own pointers to the module's own callbacks. Answers to `klp_check_patch()`, and to the
-//! checks in `klp_init_object()` and `klp_init_func()`, of `core.c`.
+//! module's own pointers to the module's own callbacks. What `include/linux/livepatch.h` offers a
+//! livepatch to read is written there, by the `Raw` types, for as long as its module lends it.
+//! Answers to `klp_check_patch()`, and to the checks in `klp_init_object()` and `klp_init_func()`,
+//! of `core.c`.
 
 use crate::{
-    lock::Locked,
+    lock::{
+        Cell,
+        Locked, //
+    },
+    lookup::Extent,
     owners::{
         Claim,
         Kind,
@@ -20,7 +26,8 @@ use crate::{
     symbol::{
         MAX_OBJECT_LEN,
         MAX_SYMBOL_LEN, //
-    }, //
+    },
+    sysfs::PatchDir, //
 };
 use core::{
     ops::Deref,
@@ -31,15 +38,16 @@ use kernel::{
     error::to_result,
     ffi::{
         c_char,
-        c_int, //
+        c_int,
+        c_void, //
     },
     module_ref::Module,
     prelude::*,
     str::{
-        BStr,
         CStr,
         CString, //
-    }, //
+    },
+    sync::Arc, //
 };
 
 /// The name of a function, where a livepatch module has it. Compared by its address.
@@ -69,6 +77,7 @@ impl Deref for Name {
 
 /// One entry of `klp_object.funcs`.
 pub(crate) struct FuncSpec {
+    pub(crate) raw: RawFunc,
     pub(crate) name: Name,
     pub(crate) sympos: usize,
     pub(crate) new_func: usize,
@@ -116,8 +125,8 @@ fn consent(ret: c_int) -> Result {
 
 /// The per-object callbacks.
 ///
-/// They run under the mutex, in process context, while the core is only reading its state; the
-/// livepatch module is held as long as there is a [`RawObject`] to call them with.
+/// They run under the mutex, in process context, while the core is only reading its state; those of
+/// a module that has taken back its descriptor do not run.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Callbacks {
     pre_patch: bindings::klp_pre_patch_t,
@@ -127,31 +136,32 @@ pub(crate) struct Callbacks {
 }
 
 impl Callbacks {
-    pub(crate) fn pre_patch(&self, _locked: &Locked, object: RawObject) -> Result {
-        self.pre_patch.map_or(Ok(()), |callback| {
+    pub(crate) fn pre_patch(&self, locked: &Locked, object: &RawObject) -> Result {
+        match (self.pre_patch, object.get(locked)) {
             // SAFETY: The module's own callback, with the module's own descriptor.
-            consent(unsafe { callback(object.0) })
-        })
-    }
-
-    pub(crate) fn post_patch(&self, _locked: &Locked, object: RawObject) {
-        if let Some(callback) = self.post_patch {
-            // SAFETY: As in `pre_patch()`.
-            unsafe { callback(object.0) };
+            (Some(callback), Some(object)) => consent(unsafe { callback(object) }),
+            _ => Ok(()),
         }
     }
 
-    pub(crate) fn pre_unpatch(&self, _locked: &Locked, object: RawObject) {
-        if let Some(callback) = self.pre_unpatch {
+    pub(crate) fn post_patch(&self, locked: &Locked, object: &RawObject) {
+        if let (Some(callback), Some(object)) = (self.post_patch, object.get(locked)) {
             // SAFETY: As in `pre_patch()`.
-            unsafe { callback(object.0) };
+            unsafe { callback(object) };
         }
     }
 
-    pub(crate) fn post_unpatch(&self, _locked: &Locked, object: RawObject) {
-        if let Some(callback) = self.post_unpatch {
+    pub(crate) fn pre_unpatch(&self, locked: &Locked, object: &RawObject) {
+        if let (Some(callback), Some(object)) = (self.pre_unpatch, object.get(locked)) {
             // SAFETY: As in `pre_patch()`.
-            unsafe { callback(object.0) };
+            unsafe { callback(object) };
+        }
+    }
+
+    pub(crate) fn post_unpatch(&self, locked: &Locked, object: &RawObject) {
+        if let (Some(callback), Some(object)) = (self.post_unpatch, object.get(locked)) {
+            // SAFETY: As in `pre_patch()`.
+            unsafe { callback(object) };
         }
     }
 }
@@ -176,7 +186,7 @@ impl ObjectSpec {
 
 /// A checked livepatch.
 pub(crate) struct Descriptor<'a> {
-    pub(crate) raw: RawPatch,
+    pub(crate) raw: Arc<RawPatch>,
     pub(crate) module: &'a Module,
     pub(crate) replace: bool,
     pub(crate) sets: SetSpec,
@@ -190,7 +200,7 @@ pub(crate) type Claims = KVVec<Claim<Source>>;
 
 /// Where a claim comes from: an entry of `klp_patch.states` or of `shadow_types`.
 pub(crate) struct Source {
-    pub(crate) patch: RawPatch,
+    pub(crate) patch: Arc<RawPatch>,
     /// NULL for a shadow type.
     pub(crate) raw: RawState,
     pub(crate) version: u32,
@@ -200,11 +210,12 @@ pub(crate) struct Source {
 
 impl Source {
     /// Calls a callback of a managed state that is refused by an error.
-    pub(crate) fn pre_patch(&self, _locked: &Locked) -> Result {
-        self.callbacks.pre_patch.map_or(Ok(()), |callback| {
+    pub(crate) fn pre_patch(&self, locked: &Locked) -> Result {
+        match (self.callbacks.pre_patch, self.patch.get(locked)) {
             // SAFETY: The module's own callback, with the module's own descriptor.
-            consent(unsafe { callback(self.patch.0.as_ptr(), self.raw.0) })
-        })
+            (Some(callback), Some(patch)) => consent(unsafe { callback(patch, self.raw.0) }),
+            _ => Ok(()),
+        }
     }
 
     /// Calls `post_patch`.
@@ -222,16 +233,19 @@ impl Source {
         self.call(locked, self.callbacks.post_unpatch);
     }
 
-    fn call(&self, _locked: &Locked, callback: StateCallback) {
-        if let Some(callback) = callback {
+    fn call(&self, locked: &Locked, callback: StateCallback) {
+        if let (Some(callback), Some(patch)) = (callback, self.patch.get(locked)) {
             // SAFETY: As in `pre_patch()`.
-            unsafe { callback(self.patch.0.as_ptr(), self.raw.0) };
+            unsafe { callback(patch, self.raw.0) };
         }
     }
 
-    /// Returns what undoes the constructor of the shadow variables.
-    pub(crate) fn shadow_dtor(&self) -> Dtor {
-        self.callbacks.shadow_dtor
+    /// Returns what undoes the constructor of the shadow variables; [`None`] if the module that it
+    /// is in must not be called any more.
+    pub(crate) fn shadow_dtor(&self, locked: &Locked) -> Option<Dtor> {
+        self.patch
+            .is_lent(locked)
+            .then_some(self.callbacks.shadow_dtor)
     }
 }
 
@@ -250,50 +264,232 @@ unsafe impl Send for RawState {}
 // SAFETY: As above.
 unsafe impl Sync for RawState {}
 
-/// The module's `struct klp_patch`: its identity, and the place of `enabled`.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RawPatch(NonNull<bindings::klp_patch>);
+/// The module's `struct klp_patch`: its identity, and what the core shows there.
+///
+/// The module lends its descriptor to the core, until its reference is put or it is about to be
+/// freed all the same: see [`Self::take_back`]. Only until then is it written to, or called.
+pub(crate) struct RawPatch {
+    patch: NonNull<bindings::klp_patch>,
+    lent: Cell<bool>,
+}
 
-// SAFETY: Accessed only by `set_enabled()`, otherwise handed to the module.
+// SAFETY: The pointer is followed under the mutex only, and otherwise handed to the module.
 unsafe impl Send for RawPatch {}
 // SAFETY: As above.
 unsafe impl Sync for RawPatch {}
 
 impl RawPatch {
-    /// A number that no other patch has, as long as this one exists.
-    pub(crate) fn id(self) -> usize {
-        self.0.as_ptr().addr()
-    }
-
-    /// Writes back whether the patch is enabled, for the module to read.
-    ///
     /// # Safety
     ///
-    /// The livepatch module must not have been let go yet.
-    pub(crate) unsafe fn set_enabled(self, enabled: bool) {
-        // SAFETY: The descriptor lives as long as its module.
-        unsafe { (&raw mut (*self.0.as_ptr()).enabled).write_volatile(enabled) };
+    /// `patch` must be valid until [`Self::take_back`], if the livepatch is enabled, and so must be
+    /// its objects, functions and callbacks.
+    unsafe fn new(patch: NonNull<bindings::klp_patch>) -> Self {
+        Self {
+            patch,
+            lent: Cell::new(true),
+        }
+    }
+
+    /// A number that no other patch has, as long as this one exists.
+    pub(crate) fn id(&self) -> usize {
+        self.patch.as_ptr().addr()
+    }
+
+    /// Whether the module may be called, and its descriptor be written to.
+    pub(crate) fn is_lent(&self, locked: &Locked) -> bool {
+        self.lent.get(locked)
+    }
+
+    /// From here on, nothing of the module is called or written to. Its functions may still run.
+    pub(crate) fn take_back(&self, locked: &Locked) {
+        self.lent.set(locked, false);
+    }
+
+    fn get(&self, locked: &Locked) -> Option<*mut bindings::klp_patch> {
+        self.is_lent(locked).then_some(self.patch.as_ptr())
+    }
+
+    /// Lists `objects`, in place of what was listed before, for `klp_for_each_object()`.
+    pub(crate) fn list<'a>(
+        &self,
+        locked: &Locked,
+        objects: impl Iterator<Item = &'a RawObject> + 'a,
+    ) {
+        let Some(patch) = self.get(locked) else {
+            return;
+        };
+        // SAFETY: The descriptor is lent, and nobody else writes to these fields.
+        unsafe {
+            let objects = objects.filter_map(|object| object.get(locked));
+            let nodes = objects.map(|object| &raw mut (*object).node);
+            link(&raw mut (*patch).obj_list, nodes);
+        }
+    }
+
+    /// Writes what the descriptor says of a livepatch that is about to be enabled.
+    pub(crate) fn reset(&self, locked: &Locked) {
+        if let Some(patch) = self.get(locked) {
+            // SAFETY: As in `list()`.
+            unsafe {
+                // Who else is enabled is the core's own business.
+                link(&raw mut (*patch).list, core::iter::empty());
+                (&raw mut (*patch).enabled).write_volatile(false);
+                (&raw mut (*patch).forced).write_volatile(false);
+            }
+        }
+    }
+
+    /// Writes whether the patch is enabled.
+    pub(crate) fn set_enabled(&self, locked: &Locked, enabled: bool) {
+        if let Some(patch) = self.get(locked) {
+            // SAFETY: As in `list()`.
+            unsafe { (&raw mut (*patch).enabled).write_volatile(enabled) };
+        }
+    }
+
+    /// Writes that the patch was involved in a forced transition.
+    pub(crate) fn set_forced(&self, locked: &Locked) {
+        if let Some(patch) = self.get(locked) {
+            // SAFETY: As in `list()`.
+            unsafe { (&raw mut (*patch).forced).write_volatile(true) };
+        }
     }
 }
 
 /// The module's `struct klp_object`, which its callbacks get.
-#[derive(Clone, Copy)]
-pub(crate) struct RawObject(*mut bindings::klp_object);
+pub(crate) struct RawObject {
+    object: *mut bindings::klp_object,
+    patch: Arc<RawPatch>,
+}
 
-// SAFETY: Accessed only by `set_module()`, otherwise handed to the module.
+// SAFETY: As for `RawPatch`.
 unsafe impl Send for RawObject {}
 // SAFETY: As above.
 unsafe impl Sync for RawObject {}
 
 impl RawObject {
-    /// Writes back which module the object is bound to, for callbacks to read.
-    ///
-    /// # Safety
-    ///
-    /// The livepatch module must not have been let go yet.
-    pub(crate) unsafe fn set_module(self, module: *mut bindings::module) {
-        // SAFETY: The descriptor lives as long as its module.
-        unsafe { (&raw mut (*self.0).mod_).write_volatile(module) };
+    fn get(&self, locked: &Locked) -> Option<*mut bindings::klp_object> {
+        self.patch.is_lent(locked).then_some(self.object)
+    }
+
+    /// Lists `funcs`, which are of the object, in place of what was listed before, for
+    /// `klp_for_each_func()`.
+    pub(crate) fn list(&self, locked: &Locked, funcs: impl Iterator<Item = RawFunc>) {
+        if let Some(object) = self.get(locked) {
+            // SAFETY: The descriptor is lent, and nobody else writes to these fields.
+            unsafe {
+                let nodes = funcs.map(|func| &raw mut (*func.0.as_ptr()).node);
+                link(&raw mut (*object).func_list, nodes);
+            }
+        }
+    }
+
+    /// Writes which module the object is bound to.
+    pub(crate) fn set_module(&self, locked: &Locked, module: *mut bindings::module) {
+        if let Some(object) = self.get(locked) {
+            // SAFETY: As in `list()`.
+            unsafe { (&raw mut (*object).mod_).write_volatile(module) };
+        }
+    }
+
+    /// Writes whether the functions of the object are patched.
+    pub(crate) fn set_patched(&self, locked: &Locked, patched: bool) {
+        if let Some(object) = self.get(locked) {
+            // SAFETY: As in `list()`.
+            unsafe { (&raw mut (*object).patched).write_volatile(patched) };
+        }
+    }
+
+    /// Writes whether `post_unpatch` is due.
+    pub(crate) fn set_post_unpatch_enabled(&self, locked: &Locked, enabled: bool) {
+        if let Some(object) = self.get(locked) {
+            // SAFETY: As in `list()`.
+            unsafe {
+                (&raw mut (*object).callbacks.post_unpatch_enabled).write_volatile(enabled);
+            }
+        }
+    }
+}
+
+/// The module's `struct klp_func`, of one of its objects.
+#[derive(Clone, Copy)]
+pub(crate) struct RawFunc(NonNull<bindings::klp_func>);
+
+// SAFETY: As for `RawPatch`.
+unsafe impl Send for RawFunc {}
+// SAFETY: As above.
+unsafe impl Sync for RawFunc {}
+
+impl RawFunc {
+    fn get(self, locked: &Locked, object: &RawObject) -> Option<*mut bindings::klp_func> {
+        object.patch.is_lent(locked).then_some(self.0.as_ptr())
+    }
+
+    /// Writes what the descriptor says of a function that is not patched.
+    pub(crate) fn reset(self, locked: &Locked, object: &RawObject) {
+        if let Some(func) = self.get(locked, object) {
+            // SAFETY: The descriptor is lent, and nobody else writes to these fields.
+            unsafe {
+                // Func stacks are the core's own.
+                link(&raw mut (*func).stack_node, core::iter::empty());
+                (&raw mut (*func).patched).write_volatile(false);
+                (&raw mut (*func).transition).write_volatile(false);
+            }
+        }
+    }
+
+    /// Writes where the original function is, and the sizes of both; or, without an object, that
+    /// there is no original function.
+    pub(crate) fn set_code(self, locked: &Locked, object: &RawObject, code: Option<[Extent; 2]>) {
+        let Some(func) = self.get(locked, object) else {
+            return;
+        };
+        // CAST: Addresses of the kernel as C has them.
+        let start = code.map_or(0, |[old, _]| old.start) as *mut c_void;
+        // SAFETY: As in `reset()`.
+        unsafe {
+            (&raw mut (*func).old_func).write_volatile(start);
+            if let Some([old, new]) = code {
+                (&raw mut (*func).old_size).write_volatile(old.size);
+                (&raw mut (*func).new_size).write_volatile(new.size);
+            }
+        }
+    }
+
+    /// Writes whether the function is on its func stack.
+    pub(crate) fn set_patched(self, locked: &Locked, object: &RawObject, patched: bool) {
+        if let Some(func) = self.get(locked, object) {
+            // SAFETY: As in `reset()`.
+            unsafe { (&raw mut (*func).patched).write_volatile(patched) };
+        }
+    }
+
+    /// Writes whether the function is being applied or reverted.
+    pub(crate) fn set_transition(self, locked: &Locked, object: &RawObject, transition: bool) {
+        if let Some(func) = self.get(locked, object) {
+            // SAFETY: As in `reset()`.
+            unsafe { (&raw mut (*func).transition).write_volatile(transition) };
+        }
+    }
+}
+
+/// Writes a list of `nodes`, for C to read.
+///
+/// # Safety
+///
+/// All of them must be valid for writes.
+unsafe fn link(
+    head: *mut bindings::list_head,
+    nodes: impl Iterator<Item = *mut bindings::list_head>,
+) {
+    let mut last = head;
+    for node in nodes.chain(core::iter::once(head)) {
+        // SAFETY: By the caller's promise.
+        unsafe {
+            (&raw mut (*node).prev).write_volatile(last);
+            (&raw mut (*last).next).write_volatile(node);
+        }
+        last = node;
     }
 }
 
@@ -331,12 +527,14 @@ impl Descriptor<'_> {
     ///
     /// `patch` must be NULL or valid, in the module that calls `klp_enable_patch()`; its pointers
     /// must be NULL or valid, and its arrays terminated, as `include/linux/livepatch.h` describes.
+    /// If the livepatch is enabled all of it must stay valid as long as its module.
     pub(crate) unsafe fn parse(patch: *mut bindings::klp_patch) -> Result<Self> {
         let Some(raw) = NonNull::new(patch) else {
             pr_err!("klp_enable_patch() was called without a livepatch\n");
             return Err(EINVAL);
         };
-        let owner = RawPatch(raw);
+        // SAFETY: By the caller's promise.
+        let owner = Arc::new(unsafe { RawPatch::new(raw) }, GFP_KERNEL)?;
         // SAFETY: By the caller's promise; nobody else writes to a descriptor that is not enabled.
         let patch = unsafe { &*patch };
         if patch.mod_.is_null() {
@@ -355,11 +553,22 @@ impl Descriptor<'_> {
             pr_err!("module {} is not marked as a livepatch module\n", name);
             return Err(EINVAL);
         }
+        // When a parameter is set, say: an error on the way from there to the init function would
+        // free the module without asking us. There are no klp relocations yet, either.
+        //
+        // SAFETY: A module's fields are valid.
+        if unsafe { (*module.as_ptr()).klp_info }.is_null() {
+            pr_err!(
+                "livepatch '{}' cannot be enabled before its init function runs\n",
+                name
+            );
+            return Err(EINVAL);
+        }
 
         // SAFETY: By the caller's promise.
-        let mut claims = unsafe { Self::parse_states(name, owner, patch.states) }?;
+        let mut claims = unsafe { Self::parse_states(name, &owner, patch.states) }?;
         // SAFETY: By the caller's promise.
-        let types = unsafe { Self::parse_types(name, owner, patch.shadow_types, &claims) }?;
+        let types = unsafe { Self::parse_types(name, &owner, patch.shadow_types, &claims) }?;
         for claim in types {
             claims.push(claim, GFP_KERNEL)?;
         }
@@ -369,7 +578,7 @@ impl Descriptor<'_> {
         // SAFETY: The array ends with an entry that has neither functions nor a name.
         while unsafe { !(*obj).funcs.is_null() || !(*obj).name.is_null() } {
             // SAFETY: As above.
-            let spec = unsafe { Self::parse_object(name, owner, &claims, objects.len(), obj) }?;
+            let spec = unsafe { Self::parse_object(name, &owner, &claims, objects.len(), obj) }?;
             if objects
                 .iter()
                 .any(|other: &ObjectSpec| other.name.as_deref() == spec.name.as_deref())
@@ -401,7 +610,7 @@ impl Descriptor<'_> {
     /// As for [`Self::parse`].
     unsafe fn parse_states(
         patch: &CStr,
-        owner: RawPatch,
+        owner: &Arc<RawPatch>,
         mut raw: *mut bindings::klp_state,
     ) -> Result<Claims> {
         let mut claims = Claims::new();
@@ -458,7 +667,7 @@ impl Descriptor<'_> {
                 return Err(EINVAL);
             }
             let source = Source {
-                patch: owner,
+                patch: owner.clone(),
                 raw: RawState(raw),
                 version: state.version,
                 name,
@@ -479,7 +688,7 @@ impl Descriptor<'_> {
     /// As for [`Self::parse`].
     unsafe fn parse_types(
         patch: &CStr,
-        owner: RawPatch,
+        owner: &Arc<RawPatch>,
         mut types: *mut *mut bindings::klp_shadow_type,
         states: &Claims,
     ) -> Result<Claims> {
@@ -507,7 +716,7 @@ impl Descriptor<'_> {
                 return Err(EINVAL);
             }
             let source = Source {
-                patch: owner,
+                patch: owner.clone(),
                 raw: RawState(core::ptr::null_mut()),
                 version: 0,
                 name: None,
@@ -527,7 +736,7 @@ impl Descriptor<'_> {
     /// As for [`Self::parse`].
     unsafe fn parse_object(
         patch: &CStr,
-        owner: RawPatch,
+        owner: &Arc<RawPatch>,
         states: &Claims,
         index: usize,
         obj: *mut bindings::klp_object,
@@ -555,12 +764,15 @@ impl Descriptor<'_> {
             };
             Some(name)
         };
-        // sysfs would warn about the former, and confuse the latter with the kernel itself.
-        if let Some(name @ (b"" | b"vmlinux")) = name.as_deref().map(CStr::to_bytes) {
+        // sysfs would warn about no name and about that of a file of the livepatch, and would not
+        // tell vmlinux from the kernel itself.
+        let is_bad =
+            |name: &CStr| name.is_empty() || name == c"vmlinux" || PatchDir::has_file(name);
+        if let Some(name) = name.as_deref().filter(|name| is_bad(name)) {
             pr_err!(
                 "livepatch '{}': '{}' cannot be the name of an object\n",
                 patch,
-                BStr::from_bytes(name)
+                name
             );
             return Err(EINVAL);
         }
@@ -621,6 +833,7 @@ impl Descriptor<'_> {
                 return Err(EINVAL);
             }
             let spec = FuncSpec {
+                raw: RawFunc(NonNull::new(func).ok_or(EINVAL)?),
                 // INVARIANT: The module is held from here on, or no name is left.
                 name: Name(NonNull::from(old_name).cast()),
                 sympos,
@@ -645,7 +858,10 @@ impl Descriptor<'_> {
         let claims = unsafe { Self::parse_types(patch, owner, types, states) }?;
 
         Ok(ObjectSpec {
-            raw: RawObject(obj),
+            raw: RawObject {
+                object: obj,
+                patch: owner.clone(),
+            },
             name,
             callbacks: Callbacks {
                 pre_patch: callbacks.pre_patch,

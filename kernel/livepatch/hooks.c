@@ -7,8 +7,10 @@
 
 #define pr_fmt(fmt) "livepatch: " fmt
 
+#include <linux/delay.h>
 #include <linux/export.h>
 #include <linux/ftrace.h>
+#include <linux/jiffies.h>
 #include <linux/kallsyms.h>
 #include <linux/module.h>
 #include <linux/moduleloader.h>
@@ -169,6 +171,45 @@ void klp_module_going(struct module *mod)
 	core = klp_core_locked();
 	if (core)
 		core->module_going(mod);
+}
+
+static bool klp_withdraw(struct module *mod)
+{
+	const struct klp_core_ops *core;
+
+	guard(mutex)(&klp_mutex);
+
+	core = klp_core_locked();
+	return core && core->withdraw(mod);
+}
+
+/* Tasks get a fake signal after about 15 seconds. */
+#define KLP_WITHDRAW_TIMEOUT	(30 * HZ)
+
+/*
+ * Called by the module loader before it frees a module that may be the one of
+ * an enabled livepatch: its init function has failed behind klp_enable_patch(),
+ * or it is unloaded by force.  Neither cares for references.  Wait until the
+ * livepatch is undone; return true if tasks keep it from being so, and the
+ * module must never be freed.
+ */
+bool klp_module_stays(struct module *mod)
+{
+	unsigned long timeout = jiffies + KLP_WITHDRAW_TIMEOUT;
+
+	if (!is_livepatch_module(mod))
+		return false;
+
+	while (klp_withdraw(mod)) {
+		if (time_after(jiffies, timeout)) {
+			pr_err("module '%s' stays for ever: tasks may run functions of its livepatch\n",
+			       mod->name);
+			return true;
+		}
+		fsleep(10 * USEC_PER_MSEC);
+	}
+
+	return false;
 }
 
 int klp_apply_section_relocs(struct module *pmod, Elf_Shdr *sechdrs,

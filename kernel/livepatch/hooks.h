@@ -17,6 +17,9 @@
  *		an error refuses the module; called under klp_mutex
  * @module_going: revert livepatches of a module that goes away; called under
  *		klp_mutex
+ * @withdraw:	undo the livepatch of a module that is about to be freed
+ *		though it is enabled, and return whether the module is still
+ *		needed; called under klp_mutex, which the caller has just taken
  * @apply_section_relocs: write one klp relocation section of a livepatch
  *		module; called under klp_mutex
  * @try_switch_current: try to move the current task to the target patch
@@ -25,6 +28,7 @@
 struct klp_core_ops {
 	int (*module_coming)(struct module *mod);
 	void (*module_going)(struct module *mod);
+	bool (*withdraw)(struct module *mod);
 	int (*apply_section_relocs)(struct module *pmod, Elf_Shdr *sechdrs,
 				    const char *shstrtab, const char *strtab,
 				    unsigned int symndx, unsigned int secndx,

@@ -80,6 +80,8 @@ module! {
     authors: ["The livepatch-rs developers"],
     description: "Kernel live patching core",
     license: "GPL",
+    // What kpatch's client asks modprobe for when there is no /sys/kernel/livepatch.
+    alias: ["kpatch"],
 }
 
 /// The core, for as long as it is loaded.
@@ -130,6 +132,7 @@ fn this_module() -> *mut bindings::module {
 static OPS: bindings::klp_core_ops = bindings::klp_core_ops {
     module_coming: Some(module_coming),
     module_going: Some(module_going),
+    withdraw: Some(withdraw),
     apply_section_relocs: Some(apply_section_relocs),
     try_switch_current: Some(try_switch_current),
 };
@@ -152,6 +155,14 @@ unsafe extern "C" fn module_coming(module: *mut bindings::module) -> c_int {
 unsafe extern "C" fn module_going(module: *mut bindings::module) {
     // SAFETY: By the contract of the hook.
     unsafe { Locked::assume(|locked| modules::going(locked, Module::from_raw(module))) }
+}
+
+/// # Safety
+///
+/// Called by `hooks.c` under `klp_mutex`, which it has just taken, with a valid module.
+unsafe extern "C" fn withdraw(module: *mut bindings::module) -> bool {
+    // SAFETY: By the contract of the hook.
+    unsafe { Locked::assume_mut(|locked| control::withdraw(locked, Module::from_raw(module))) }
 }
 
 /// # Safety

@@ -36,6 +36,15 @@ impl Locked {
     pub(crate) unsafe fn assume<R>(f: impl FnOnce(&Locked) -> R) -> R {
         f(&Locked(NotThreadSafe))
     }
+
+    /// Calls `f` with a proof that the caller's caller vouches for.
+    ///
+    /// # Safety
+    ///
+    /// The current thread must hold `klp_mutex`, and not be inside a use of another [`Locked`].
+    pub(crate) unsafe fn assume_mut<R>(f: impl FnOnce(&mut Locked) -> R) -> R {
+        f(&mut Locked(NotThreadSafe))
+    }
 }
 
 /// Holds `klp_mutex` and is the proof of it.

@@ -42,6 +42,9 @@ fn object_of<'a>(locked: &'a Locked, patch: &'a Patch, module: &Module) -> Optio
 /// not be loaded then; nothing of the livepatches is left in it.
 pub(crate) fn coming(locked: &Locked, module: &Module) -> Result {
     for (index, patch) in patches(locked).iter().enumerate() {
+        if patch.is_withdrawn(locked) {
+            continue;
+        }
         let Some(object) = object_of(locked, patch, module) else {
             continue;
         };

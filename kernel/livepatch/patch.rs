@@ -13,6 +13,7 @@ use crate::{
         FuncSpec,
         Name,
         ObjectSpec,
+        RawFunc,
         RawObject,
         RawPatch, //
     },
@@ -65,11 +66,16 @@ use kernel::{
 
 /// A function that a livepatch changes.
 pub(crate) struct Func {
+    /// The module's descriptor; [`None`] for a nop.
+    raw: Option<RawFunc>,
     pub(crate) name: Name,
     /// Which of several symbols of this name, from 1; 0 if there must be only one.
     pub(crate) sympos: usize,
     /// Added by an atomic replace, to run the original function.
     pub(crate) nop: bool,
+    /// Whether another func of the object has the same original function, under another name, so
+    /// that there is nothing left to do for this nop.
+    covered: Cell<bool>,
     /// The original function, while its object is loaded.
     pub(crate) old: Cell<Option<Extent>>,
     /// The ftrace location of the original function, once it was patched.
@@ -80,11 +86,13 @@ pub(crate) struct Func {
 }
 
 impl Func {
-    fn new(name: Name, sympos: usize, new_func: usize) -> Result<Self> {
+    fn new(raw: Option<RawFunc>, name: Name, sympos: usize, new_func: usize) -> Result<Self> {
         Ok(Self {
+            raw,
             name,
             sympos,
-            nop: new_func == 0,
+            nop: raw.is_none(),
+            covered: Cell::new(false),
             old: Cell::new(None),
             ip: Cell::new(0),
             version: Version::new(new_func)?,
@@ -95,6 +103,11 @@ impl Func {
     /// What no other function of the object has: position 0 is position 1.
     fn key(&self) -> (&[u8], usize) {
         (self.name.to_bytes(), self.sympos.max(1))
+    }
+
+    /// Whether the func must stay off the func stack, which another func of the object is on.
+    pub(crate) fn is_covered(&self, locked: &Locked) -> bool {
+        self.covered.get(locked)
     }
 }
 
@@ -115,23 +128,31 @@ pub(crate) struct Object {
     dir: Option<Dir<ObjectDir>>,
 }
 
-/// A module that is bound to an object: it is alive, as its going would undo the binding first.
-#[derive(Clone, Copy)]
-struct ModulePtr(*mut bindings::module);
+/// A module that is bound to an object: it is alive, as its going would undo the binding first. Or
+/// one that is only to be recognised.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ModulePtr(*mut bindings::module);
 
 // SAFETY: Followed under the mutex only, as long as the module is bound.
 unsafe impl Send for ModulePtr {}
+
+impl ModulePtr {
+    pub(crate) fn new(module: &Module) -> Self {
+        Self(module.as_ptr())
+    }
+}
 
 impl Object {
     fn new(spec: ObjectSpec) -> Result<Self> {
         let mut funcs = KVVec::with_capacity(spec.funcs.len(), GFP_KERNEL)?;
         for FuncSpec {
+            raw,
             name,
             sympos,
             new_func,
         } in spec.funcs
         {
-            funcs.push(Func::new(name, sympos, new_func)?, GFP_KERNEL)?;
+            funcs.push(Func::new(Some(raw), name, sympos, new_func)?, GFP_KERNEL)?;
         }
         Ok(Self {
             raw: Some(spec.raw),
@@ -183,9 +204,61 @@ impl Object {
     /// Binds the object to its module, or to none.
     pub(crate) fn bind(&self, locked: &Locked, module: *mut bindings::module) {
         self.module.set(locked, ModulePtr(module));
-        if let Some(raw) = self.raw {
-            // SAFETY: The livepatch is on the list of patches, or about to be: its module is held.
-            unsafe { raw.set_module(module) };
+        self.show_module(locked);
+    }
+
+    /// Tells the livepatch which module the object is bound to.
+    fn show_module(&self, locked: &Locked) {
+        if let Some(raw) = &self.raw {
+            raw.set_module(locked, self.module.get(locked).0);
+        }
+    }
+
+    /// Tells the livepatch where the functions are, if they are anywhere.
+    fn show_code(&self, locked: &Locked) {
+        for (object, func) in self.raw_funcs() {
+            let code = (func.old.get(locked), func.version.code(locked));
+            let code = match code {
+                (Some(old), Some(new)) => Some([old, new]),
+                _ => None,
+            };
+            if let Some(raw) = func.raw {
+                raw.set_code(locked, object, code);
+            }
+        }
+    }
+
+    /// The funcs that the descriptor has, with what it has for the object.
+    fn raw_funcs(&self) -> impl Iterator<Item = (&RawObject, &Func)> {
+        let funcs = self.funcs.iter().filter(|func| func.raw.is_some());
+        self.raw
+            .iter()
+            .flat_map(move |raw| funcs.clone().map(move |func| (raw, func)))
+    }
+
+    /// Tells the livepatch that nothing of the object is patched, and what there is of it.
+    fn show(&self, locked: &Locked) {
+        let Some(raw) = &self.raw else { return };
+        raw.list(locked, self.funcs.iter().filter_map(|func| func.raw));
+        raw.set_patched(locked, false);
+        for func in self.funcs.iter().filter_map(|func| func.raw) {
+            func.reset(locked, raw);
+        }
+        self.show_module(locked);
+        self.show_code(locked);
+    }
+
+    /// Tells the livepatch whether `func`, of this object, is on its func stack.
+    pub(crate) fn show_patched(&self, locked: &Locked, func: &Func, patched: bool) {
+        if let (Some(object), Some(func)) = (&self.raw, func.raw) {
+            func.set_patched(locked, object, patched);
+        }
+    }
+
+    /// Tells the livepatch whether `func`, of this object, is in transition.
+    pub(crate) fn show_transition(&self, locked: &Locked, func: &Func, transition: bool) {
+        if let (Some(object), Some(func)) = (&self.raw, func.raw) {
+            func.set_transition(locked, object, transition);
         }
     }
 
@@ -202,7 +275,7 @@ impl Object {
             .filter(|module| module.is_klp_alive())
             .map_or(core::ptr::null_mut(), Module::as_ptr);
         // Once `klp_alive` was seen under the mutex, the module stays until klp_module_going().
-        self.bind(locked, module);
+        self.module.set(locked, ModulePtr(module));
     }
 
     /// The module that the object is bound to.
@@ -214,6 +287,11 @@ impl Object {
 
     /// Finds all functions, old and new, of a loaded object of `livepatch`. Changes nothing outside
     /// of the patch.
+    ///
+    /// # Errors
+    ///
+    /// [`EINVAL`] when there is no such function, or when it is another one of the object under
+    /// another name, and [`ENOENT`] when its size is unknown, all after a message; [`ENOMEM`].
     fn resolve(&self, locked: &Locked, livepatch: &Module) -> Result {
         let funcs = self.funcs.iter();
         let wanted = funcs.map(|func| (func.name.to_bytes(), func.sympos));
@@ -247,6 +325,39 @@ impl Object {
             func.old.set(locked, Some(old));
             func.version.set_code(locked, Some(new));
         }
+        self.check_aliases(locked, livepatch)
+    }
+
+    /// Checks that no two functions are one under two names: tasks that are not switched would run
+    /// the lower of the two new ones. A nop for such a one has nothing to do.
+    fn check_aliases(&self, locked: &Locked, livepatch: &Module) -> Result {
+        let mut funcs = KVVec::with_capacity(self.funcs.len(), GFP_KERNEL)?;
+        for (index, func) in self.funcs.iter().enumerate() {
+            func.covered.set(locked, false);
+            if let Some(old) = func.old.get(locked) {
+                funcs.push((old.start, index, func), GFP_KERNEL)?;
+            }
+        }
+        // Nops come last.
+        sort_by_key(&mut funcs, |(addr, index, _)| (*addr, *index));
+        for ((addr, _, func), (next_addr, _, next)) in funcs.iter().zip(funcs.iter().skip(1)) {
+            if addr != next_addr {
+                continue;
+            }
+            if !next.nop {
+                pr_err!(
+                    "livepatch '{}': functions '{},{}' and '{},{}' of object '{}' are the same\n",
+                    livepatch.name(),
+                    &*func.name,
+                    func.sympos.max(1),
+                    &*next.name,
+                    next.sympos.max(1),
+                    self.label()
+                );
+                return Err(EINVAL);
+            }
+            next.covered.set(locked, true);
+        }
         Ok(())
     }
 
@@ -257,11 +368,15 @@ impl Object {
             func.old.set(locked, None);
             func.version.set_code(locked, None);
         }
+        self.show_code(locked);
     }
 
-    /// Records whether the functions are patched, for sysfs too.
+    /// Records whether the functions are patched, for sysfs and the livepatch too.
     pub(crate) fn set_patched(&self, locked: &Locked, patched: bool) {
         self.patched.set(locked, patched);
+        if let Some(raw) = &self.raw {
+            raw.set_patched(locked, patched);
+        }
         if let Some(dir) = &self.dir {
             dir.patched.store(patched, Relaxed);
         }
@@ -269,33 +384,40 @@ impl Object {
 
     /// Calls `pre_patch`. An error means that nothing further may be called for the object.
     pub(crate) fn pre_patch(&self, locked: &Locked) -> Result {
-        let result = self
-            .raw
-            .map_or(Ok(()), |raw| self.callbacks.pre_patch(locked, raw));
-        self.post_unpatch_due.set(locked, result.is_ok());
+        let result = match &self.raw {
+            Some(raw) => self.callbacks.pre_patch(locked, raw),
+            None => Ok(()),
+        };
+        self.set_post_unpatch_due(locked, result.is_ok());
         result
     }
 
     /// Calls `post_patch`.
     pub(crate) fn post_patch(&self, locked: &Locked) {
-        if let Some(raw) = self.raw {
+        if let Some(raw) = &self.raw {
             self.callbacks.post_patch(locked, raw);
         }
     }
 
     /// Calls `pre_unpatch`.
     pub(crate) fn pre_unpatch(&self, locked: &Locked) {
-        if let Some(raw) = self.raw {
+        if let Some(raw) = &self.raw {
             self.callbacks.pre_unpatch(locked, raw);
         }
     }
 
     /// Calls `post_unpatch` if `pre_patch` had succeeded.
     pub(crate) fn post_unpatch(&self, locked: &Locked) {
-        let due = self.post_unpatch_due.get(locked);
-        self.post_unpatch_due.set(locked, false);
-        if let (true, Some(raw)) = (due, self.raw) {
+        if let (true, Some(raw)) = (self.post_unpatch_due.get(locked), &self.raw) {
             self.callbacks.post_unpatch(locked, raw);
+        }
+        self.set_post_unpatch_due(locked, false);
+    }
+
+    fn set_post_unpatch_due(&self, locked: &Locked, due: bool) {
+        self.post_unpatch_due.set(locked, due);
+        if let Some(raw) = &self.raw {
+            raw.set_post_unpatch_enabled(locked, due);
         }
     }
 
@@ -313,7 +435,7 @@ impl Object {
 /// A livepatch.
 #[pin_data]
 pub(crate) struct Patch {
-    pub(crate) raw: RawPatch,
+    pub(crate) raw: Arc<RawPatch>,
     pub(crate) name: CString,
     pub(crate) replace: bool,
     pub(crate) sets: SetSpec,
@@ -383,6 +505,41 @@ impl Patch {
         )
     }
 
+    /// Fills in what `include/linux/livepatch.h` offers the livepatch to read.
+    pub(crate) fn show(&self, locked: &Locked) {
+        let objects = self.objects.borrow(locked);
+        self.raw.reset(locked);
+        self.raw.list(
+            locked,
+            objects.iter().filter_map(|object| object.raw.as_ref()),
+        );
+        for object in objects {
+            object.show(locked);
+        }
+    }
+
+    /// Takes back the lists, which lead to objects that the core is about to forget.
+    fn hide(&self, locked: &Locked) {
+        for object in self.objects.borrow(locked) {
+            if let Some(raw) = &object.raw {
+                raw.list(locked, core::iter::empty());
+            }
+        }
+        self.raw.list(locked, core::iter::empty());
+    }
+
+    /// Whether the patch is in `module`.
+    pub(crate) fn is_in(&self, locked: &Locked, module: &Module) -> bool {
+        let own = self.module.borrow(locked).as_ref();
+        own.is_some_and(|own| core::ptr::eq(own.as_ptr(), module.as_ptr()))
+    }
+
+    /// Whether the module of the patch is to be freed, enabled or not: it must be undone, and
+    /// nothing of the module be called.
+    pub(crate) fn is_withdrawn(&self, locked: &Locked) -> bool {
+        !self.raw.is_lent(locked)
+    }
+
     /// Creates the directories of the patch, its objects and its functions.
     ///
     /// On an error what was created is left to [`Self::free_start`] and [`Self::free_finish`]: the
@@ -413,10 +570,7 @@ impl Patch {
         if let Some(dir) = self.dir.borrow(locked) {
             dir.enabled.store(enabled, Relaxed);
         }
-        if self.module.borrow(locked).is_some() {
-            // SAFETY: The module is held.
-            unsafe { self.raw.set_enabled(enabled) };
-        }
+        self.raw.set_enabled(locked, enabled);
     }
 
     /// Whether some task may run the code of this patch for ever.
@@ -427,6 +581,7 @@ impl Patch {
     /// Keeps the module for ever.
     pub(crate) fn set_forced(&self, locked: &Locked) {
         self.forced.set(locked, true);
+        self.raw.set_forced(locked);
     }
 
     /// Applies the relocations that refer to the modules that are loaded.
@@ -450,7 +605,9 @@ impl Patch {
     /// Finds all functions of the loaded object `object`.
     pub(crate) fn resolve_object(&self, locked: &Locked, object: &Object) -> Result {
         let module = self.module.borrow(locked).as_ref().ok_or(ENODEV)?;
-        object.resolve(locked, module)
+        object.resolve(locked, module)?;
+        object.show_code(locked);
+        Ok(())
     }
 
     /// Undoes [`Self::relocate_object`].
@@ -478,23 +635,21 @@ impl Patch {
     /// First half of the end of a patch, under the mutex: removes the directories of objects and
     /// functions.
     pub(crate) fn free_start(&self, locked: &mut Locked) {
+        self.hide(locked);
         drop(core::mem::take(self.objects.borrow_mut(locked)));
     }
 
     /// Second half, without the mutex: waits until the patch is gone from sysfs, whose files take
     /// the mutex, and lets the module go.
     pub(crate) fn free_finish(&self) {
-        let (dir, module, forced) = {
-            let mut locked = crate::lock::lock();
-            (
-                self.dir.borrow_mut(&mut locked).take(),
-                self.module.borrow_mut(&mut locked).take(),
-                self.forced.get(&locked),
-            )
-        };
-        drop(dir);
-        if forced {
+        drop(self.dir.borrow_mut(&mut crate::lock::lock()).take());
+        let mut locked = crate::lock::lock();
+        self.raw.take_back(&locked);
+        let module = self.module.borrow_mut(&mut locked).take();
+        if self.forced.get(&locked) {
             core::mem::forget(module);
+        } else if let Some(module) = module {
+            crate::control::let_go(&mut locked, module);
         }
     }
 }
@@ -519,7 +674,7 @@ fn add_nops(objects: &mut KVVec<Object>, old_object: &Object) -> Result {
     let mut nops = KVVec::new();
     for old in &old_object.funcs {
         if known.binary_search(&old.key()).is_err() {
-            nops.push(Func::new(old.name, old.sympos, 0)?, GFP_KERNEL)?;
+            nops.push(Func::new(None, old.name, old.sympos, 0)?, GFP_KERNEL)?;
         }
     }
     drop(known);

@@ -925,8 +925,8 @@ pub(crate) fn give_back(id: usize) -> bool {
 }
 
 /// Never frees a managed variable with `id` again: tasks may use them for ever. Says so, if there
-/// are any.
-pub(crate) fn leak(id: usize) {
+/// are any, and `after` what.
+pub(crate) fn leak(id: usize, after: &str) {
     let store = lock();
     let record = store.record(id);
     // SAFETY: The record is valid under the lock.
@@ -937,8 +937,9 @@ pub(crate) fn leak(id: usize) {
     drop(store);
     if news {
         pr_warn!(
-            "shadow variables with id {} are never freed, after a forced transition\n",
-            id
+            "shadow variables with id {} are never freed, after {}\n",
+            id,
+            after
         );
     }
 }

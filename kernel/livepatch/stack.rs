@@ -526,13 +526,14 @@ pub(crate) fn patch_object(locked: &Locked, object: &Object) -> Result {
             add_unhooked(locked, sets, ip, &mut new)?;
         }
         add_sets(locked, sets, &mut new, Some(object))?;
-        let mut funcs = object.funcs.iter();
+        let mut funcs = object.funcs.iter().filter(|func| !func.is_covered(locked));
         let pushed = funcs.try_for_each(|func| -> Result {
             let stack = stack_of(sets, locked, func).ok_or(ENOENT)?;
             stack.push(locked, &func.version);
+            object.show_patched(locked, func, true);
             Ok(())
         });
-        pushed.inspect_err(|_| remove_funcs(sets, locked, object.funcs.iter()))
+        pushed.inspect_err(|_| remove_funcs(sets, locked, object, object.funcs.iter()))
     })?;
     object.set_patched(locked, true);
     Ok(())
@@ -584,6 +585,7 @@ pub(crate) fn set_transition(locked: &Locked, patch: &Patch, transition: bool) {
         for object in patch.objects.borrow(locked) {
             for func in &object.funcs {
                 func.version.transition.set(locked, transition);
+                object.show_transition(locked, func, transition);
                 if !func.version.on_stack(locked) {
                     continue;
                 }
@@ -670,10 +672,16 @@ fn find_refused<'a>(locked: &Locked, object: &'a Object, new: &[usize]) -> Optio
 }
 
 /// Takes those of `funcs` that are on their func stacks off these.
-fn remove_funcs<'a>(sets: &HookSets, locked: &Locked, funcs: impl Iterator<Item = &'a Func>) {
+fn remove_funcs<'a>(
+    sets: &HookSets,
+    locked: &Locked,
+    object: &Object,
+    funcs: impl Iterator<Item = &'a Func>,
+) {
     for func in funcs.filter(|func| func.version.on_stack(locked)) {
         if let Some(stack) = stack_of(sets, locked, func) {
             stack.remove(locked, &func.version);
+            object.show_patched(locked, func, false);
         }
     }
 }
@@ -685,7 +693,8 @@ fn remove_funcs<'a>(sets: &HookSets, locked: &Locked, funcs: impl Iterator<Item 
 pub(crate) fn unpatch_object(locked: &Locked, object: &Object, nops_only: bool) {
     HOOKS.with(locked, |sets| {
         let funcs = object.funcs.iter();
-        remove_funcs(sets, locked, funcs.filter(|func| !nops_only || func.nop));
+        let funcs = funcs.filter(|func| !nops_only || func.nop);
+        remove_funcs(sets, locked, object, funcs);
     });
     if !nops_only || object.is_dynamic() {
         object.set_patched(locked, false);

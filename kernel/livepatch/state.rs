@@ -75,8 +75,11 @@ impl Acts<Source> for Caller<'_> {
 
     fn collect(&mut self, claim: &Claim<Source>) {
         shadow::close(claim.id);
-        // SAFETY: The livepatch is still held. No task runs its code, or `leak()` was called.
-        unsafe { shadow::collect(claim.id, claim.data.shadow_dtor()) };
+        match claim.data.shadow_dtor(self.0) {
+            // SAFETY: The livepatch is still held. No task runs its code, or `leak()` was called.
+            Some(dtor) => unsafe { shadow::collect(claim.id, dtor) },
+            None => shadow::leak(claim.id, "its livepatch failed to load"),
+        }
     }
 
     fn disown(&mut self, claim: &Claim<Source>) {
@@ -86,7 +89,7 @@ impl Acts<Source> for Caller<'_> {
     }
 
     fn leak(&mut self, claim: &Claim<Source>) {
-        shadow::leak(claim.id);
+        shadow::leak(claim.id, "a forced transition");
     }
 
     fn pre_patch(&mut self, claim: &Claim<Source>) -> Result {
@@ -216,10 +219,13 @@ pub(crate) fn forget_module(locked: &Locked, module: &Module) {
         let newest = table
             .newest(|owner| owner.id == claim.id && owner.is_held() && owner.is_shadow())
             .is_some_and(|newest| core::ptr::eq(newest, claim));
+        let Some(dtor) = claim.data.shadow_dtor(locked) else {
+            return;
+        };
         if newest {
             for range in module.memory() {
                 // SAFETY: The livepatch is held, and the objects of the variables are gone.
-                unsafe { shadow::collect_range(claim.id, range, claim.data.shadow_dtor()) };
+                unsafe { shadow::collect_range(claim.id, range, dtor) };
             }
         }
     });
@@ -366,6 +372,7 @@ pub(crate) fn previous(locked: &Locked, id: usize) -> Option<RawState> {
     patches(locked)
         .iter()
         .take_while(|patch| !transition::is_current(locked, patch))
+        .filter(|patch| !patch.is_withdrawn(locked))
         .flat_map(|patch| patch.claims.borrow(locked).iter())
         .filter(|claim| claim.is_state() && claim.id == id)
         .last()

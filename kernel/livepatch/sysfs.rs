@@ -64,6 +64,11 @@ impl PatchDir {
             enabled: Atomic::new(false),
         })
     }
+
+    /// Whether the directory of a livepatch has a file `name`.
+    pub(crate) fn has_file(name: &CStr) -> bool {
+        Self::ATTRIBUTES.iter().any(|file| file.name() == name)
+    }
 }
 
 impl Kobject for PatchDir {

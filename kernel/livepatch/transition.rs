@@ -246,7 +246,8 @@ impl StackCheck {
         ranges.clear();
         let objects = patch.objects.borrow(locked).iter();
         for object in objects.filter(|object| object.patched.get(locked)) {
-            for func in &object.funcs {
+            let funcs = object.funcs.iter().filter(|func| !func.is_covered(locked));
+            for func in funcs {
                 let left = match target {
                     Target::Unpatched => func.version.code(locked),
                     Target::Patched => match func.version.previous(locked) {
@@ -595,7 +596,9 @@ struct Retry;
 
 impl deferred::Run for Retry {
     fn run() {
-        try_complete(&mut crate::lock::lock());
+        let mut locked = crate::lock::lock();
+        try_complete(&mut locked);
+        klp::resume(&mut locked);
     }
 }
 

@@ -103,6 +103,12 @@ impl<T> Attribute<T> {
         Self { attr, show, store }
     }
 
+    /// Returns the name of the file.
+    pub fn name(&self) -> &CStr {
+        // SAFETY: `new()` has it from a `CStr`.
+        unsafe { CStr::from_char_ptr(self.attr.name) }
+    }
+
     /// A file of mode 0444.
     pub const fn read_only(name: &'static CStr, show: Show<T>) -> Self {
         Self::new(name, 0o444, Some(show), None)

@@ -102,6 +102,11 @@ refused "NULL mod" $MOD_BAD "bad=mod" \
 refused "module that is not marked as a livepatch" $MOD_UNMARKED "" \
 	"livepatch: module $MOD_UNMARKED is not marked as a livepatch module"
 
+# The module loader names the parameter, too.
+refused "enabled when a parameter is set" $MOD_BAD "early=1" \
+	"livepatch: livepatch '$MOD_BAD' cannot be enabled before its init function runs
+$MOD_BAD: \`1' invalid for parameter \`early'"
+
 
 # - the array of objects
 
@@ -123,6 +128,12 @@ refused "empty object name" $MOD_BAD "bad=empty_object" \
 
 refused "object name vmlinux" $MOD_BAD "bad=vmlinux_object" \
 	"livepatch: livepatch '$MOD_BAD': 'vmlinux' cannot be the name of an object"
+
+# Its directory would be where a file of the livepatch is.
+for file in enabled transition force replace stack_order replace_set supersedes; do
+	refused "object name $file" $MOD_BAD "object=$file" \
+		"livepatch: livepatch '$MOD_BAD': '$file' cannot be the name of an object"
+done
 
 refused "same module twice" $MOD_BAD "bad=same_object" \
 	"livepatch: livepatch '$MOD_BAD' has two objects 'test_klp_rust_object'" "$BUSY"

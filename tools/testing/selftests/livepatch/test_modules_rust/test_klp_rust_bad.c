@@ -23,6 +23,10 @@ static char *symbol;
 module_param(symbol, charp, 0444);
 MODULE_PARM_DESC(symbol, "A second function to patch");
 
+static char *object;
+module_param(object, charp, 0444);
+MODULE_PARM_DESC(object, "A second object to patch");
+
 static unsigned long sympos;
 module_param(sympos, ulong, 0444);
 MODULE_PARM_DESC(sympos, "Which of the functions of that name is meant");
@@ -81,6 +85,18 @@ static struct klp_patch patch = {
 	.mod = THIS_MODULE,
 	.objs = objs,
 };
+
+static int enable_early(const char *val, const struct kernel_param *kp)
+{
+	return klp_enable_patch(&patch);
+}
+
+static const struct kernel_param_ops early_ops = {
+	.set = enable_early,
+};
+
+module_param_cb(early, &early_ops, NULL, 0200);
+MODULE_PARM_DESC(early, "Enable the livepatch at once");
 
 static void second_func(const char *name, void *new_func)
 {
@@ -243,6 +259,8 @@ static int test_klp_rust_bad_init(void)
 		second_func(symbol, livepatch_second);
 		funcs[1].old_sympos = sympos;
 	}
+	if (object)
+		second_object(object, other_funcs);
 	mistakes[i].make();
 	return klp_enable_patch(strcmp(bad, "patch") ? &patch : NULL);
 }
