@@ -50,6 +50,8 @@ new() {
 	"${git[@]}" commit -q -s -m "$subject" -m "$(fold -s -w 72 <<<"$body" | sed 's/ *$//')"
 }
 
+# Good for the C core, and for a kernel without anything of this, too.
+edit 0060 0061
 edit 0001
 new "rust: helpers: add those that the livepatch core needs" \
 	"Inline functions and macros that the abstractions which follow call." rust/helpers
