@@ -13,8 +13,9 @@ TESTS ?=
 FLIPS ?=
 QUICK ?=
 KSRC ?=
+EXITS ?=
 WINDOW ?=
-export ARCH CORE DEBUG TESTS FLIPS QUICK KSRC WINDOW
+export ARCH CORE DEBUG TESTS FLIPS EXITS QUICK KSRC WINDOW
 
 # A word too many would otherwise be taken for a target or silently ignored.
 $(if $(filter-out x86_64 arm64,$(ARCH)),$(error ARCH=$(ARCH): must be x86_64 or arm64))
@@ -47,6 +48,7 @@ help:
 	@echo '  DEBUG=1            with KASAN, lockdep and friends'
 	@echo '  TESTS="NAME..."    selftests to run, e.g. TESTS="livepatch sysfs"'
 	@echo '  FLIPS=N            how many transitions make stress starts or turns round (default 2000)'
+	@echo '  EXITS=N            how many threads exit meanwhile, at least (default 0)'
 	@echo '  WINDOW=open        make exit-window without the protection; closed: with it, for CORE=c'
 	@echo '  QUICK=1            make bench in minutes, without the C core'\''s longest cells'
 	@echo '  KSRC=DIR           a Linux 7.3.y tree, instead of the one that apt fetches'
