@@ -13,7 +13,9 @@ TESTS ?=
 FLIPS ?=
 QUICK ?=
 KSRC ?=
-export ARCH CORE DEBUG TESTS FLIPS QUICK KSRC
+EXITS ?=
+WINDOW ?=
+export ARCH CORE DEBUG TESTS FLIPS EXITS QUICK KSRC WINDOW
 
 # A word too many would otherwise be taken for a target or silently ignored.
 $(if $(filter-out x86_64 arm64,$(ARCH)),$(error ARCH=$(ARCH): must be x86_64 or arm64))
@@ -21,7 +23,7 @@ $(if $(filter-out m y c,$(CORE)),$(error CORE=$(CORE): must be m, y or c))
 $(if $(filter-out 0 1,$(DEBUG)),$(error DEBUG=$(DEBUG): must be 0 or 1))
 $(if $(KSRC),$(if $(wildcard $(KSRC)/Makefile),,$(error KSRC=$(KSRC): no kernel tree there)))
 
-.PHONY: bench configs doc help demo test kselftest sets-walk klp-build compare stress shell build lint series clean
+.PHONY: bench configs doc help demo test kselftest exit-window sets-walk klp-build compare stress shell build lint series clean
 help:
 	@echo 'A livepatch core in Rust for Linux 7.3'
 	@echo
@@ -32,6 +34,7 @@ help:
 	@echo '  make stress     transitions back and forth on a busy guest, then a search for leaks'
 	@echo '  make bench      what both cores cost, in instructions: a table, JSON, and plots'
 	@echo '  make sets-walk  livepatches in replace sets loaded at random, checked against the rules'
+	@echo '  make exit-window  a livepatch goes while a thread exits in it; CORE=c: the oops of before'
 	@echo '  make klp-build  livepatches that klp-build makes of two CVE fixes, on the Rust core'
 	@echo '  make shell      an interactive guest with samples and test modules'
 	@echo '  make build      only the kernel and its modules'
@@ -46,6 +49,8 @@ help:
 	@echo '  DEBUG=1            with KASAN, lockdep and friends'
 	@echo '  TESTS="NAME..."    selftests to run, e.g. TESTS="livepatch sysfs"'
 	@echo '  FLIPS=N            how many transitions make stress starts or turns round (default 2000)'
+	@echo '  EXITS=N            how many threads exit meanwhile, at least (default 0)'
+	@echo '  WINDOW=open        make exit-window without the protection; closed: with it, for CORE=c'
 	@echo '  QUICK=1            make bench in minutes, without the C core'\''s longest cells'
 	@echo '  KSRC=DIR           a Linux 7.3.y tree, instead of the one that apt fetches'
 
@@ -62,7 +67,7 @@ build:
 	@scripts/deps.sh $(ARCH)
 	@scripts/build.sh $(ARCH) $(CORE) $(DEBUG)
 
-bench compare configs doc lint series test:
+bench compare configs doc exit-window lint series test:
 	@scripts/$@.sh
 
 clean:

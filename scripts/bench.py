@@ -122,6 +122,7 @@ ROWS = (
     ("section.1000", "  the same, N=1000", "insns", lambda b: section(b, 1000)),
     ("shadow.get", "shadow get, 1 M live", "insns", lambda b: (lambda v: v and v / 1000)(b.get("shadow.get", "live=1000000"))),
     ("shadow.free-section", "shadow free of 100,000: longest irq-off", "insns", lambda b: b.get("shadow.free-all-watched", "live=100000")),
+    ("exit.pair", "exit of a task, more than without livepatch", "insns", lambda b: (lambda v: v and v / 1000)(b.get("exit.pair"))),
     ("memory", "memory per patched function, F=1000", "bytes", memory),
     ("memory.stacked", "  the same, if it is hooked already", "bytes", lambda b: memory(b, "memory.stacked")),
     ("size.text", "text of the core, KUnit off", "bytes", lambda b: b.get("size", index=0)),

@@ -75,7 +75,7 @@ install_root() {
 	kmake "$tree" "$bld" "$arch" -j"$JOBS" M="$tree/$st/bench_modules" MO="$bld/klp/bench_modules" modules
 	cp "$bld/klp/bench_modules"/*.ko "$bld/klp/bench/"
 	cp "$tree/$st"/*.sh "$root/klp/selftests/"
-	for prog in test_klp-bench test_klp-call_getpid test_klp-stress_load; do
+	for prog in test_klp-bench test_klp-call_getpid test_klp-exit_threads test_klp-stress_load; do
 		"$user_cc" -O2 -o "$root/klp/selftests/$prog" "$tree/$st/$prog.c"
 	done
 }

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # guest.sh NAME[,NAME...]: everything from a bare machine to a booted guest
 # that runs scripts/guest/NAME. From the environment: ARCH, CORE, DEBUG, TESTS,
-# ROUNDS, FLIPS, STEPS, SEED, BENCH, KSRC; KLP_APPEND (kernel options), KLP_SMP (CPUs),
+# ROUNDS, FLIPS, EXITS, STEPS, SEED, BENCH, KSRC; KLP_APPEND (kernel options), KLP_SMP (CPUs),
 # KLP_LIMIT (seconds), KLP_LOG (name), KLP_ICOUNT=1 (instructions are the time),
 # KLP_MEM (memory).
 # Exits as run-guest.py does: 0 pass, 1 fail, 2 hang, 3 crash.
@@ -33,7 +33,7 @@ mkdir -p "$tmp/add/klp"
 cp "$REPO/scripts/guest/"* "$tmp/add/klp/"
 mv "$tmp/add/klp/init" "$tmp/add/init"
 printf '%s=%q\n' ARCH "$arch" CORE "$core" DEBUG "$debug" TESTS "${TESTS:-}" ROUNDS "${ROUNDS:-}" \
-	FLIPS "${FLIPS:-}" SEED "${SEED:-}" BENCH "${BENCH:-}" CPUS "${KLP_SMP:-2}" >"$tmp/add/klp/env"
+	FLIPS "${FLIPS:-}" EXITS "${EXITS:-}" SEED "${SEED:-}" BENCH "${BENCH:-}" CPUS "${KLP_SMP:-2}" >"$tmp/add/klp/env"
 if [[ ,$run, == *,sets-walk,* ]]; then
 	seed=${SEED:-$(date +%N)}
 	. "$REPO/scripts/toolchain.sh"
@@ -62,7 +62,7 @@ case $run in
 shell) args+=(--interactive) limit=0 ;;
 demo) limit=120 ;;
 sets-walk) limit=$((300 + ${STEPS:-500} * 2)) ;;
-stress*) limit=$((300 + ${FLIPS:-2000})) ;;
+stress*) limit=$((300 + ${FLIPS:-2000} + ${EXITS:-0} / 500)) ;;
 *) limit=900 ;;
 esac
 log=$LOGS/guest-${KLP_LOG:-${run//,/-}}-$arch-$core

@@ -126,7 +126,7 @@ build_all() {
 boot_core() {
 	local arch=$1 core=$2 part
 	if [[ -z ${built[$arch-$core]} ]]; then
-		for part in demo kunit kselftest sets-walk reload; do missing "$arch $part CORE=$core" "its build failed"; done
+		for part in demo kunit kselftest exit-window sets-walk reload; do missing "$arch $part CORE=$core" "its build failed"; done
 		return
 	fi
 	plain "$arch demo CORE=$core" guest "$arch" "$core" demo demo || true
@@ -139,6 +139,8 @@ boot_core() {
 		guest "$arch" "$core" kunit kunit KLP_APPEND=kunit.enable=1 KLP_LIMIT=300
 	with_tap "$arch kselftest CORE=$core" "$(log_of "$arch" "$core" kselftest output)" \
 		guest "$arch" "$core" kselftest kselftest
+	plain "$arch exit-window CORE=$core" env ARCH="$arch" CORE="$core" DEBUG="$debug" WINDOW=closed \
+		"$scripts/exit-window.sh" || true
 	plain "$arch sets-walk CORE=$core" guest "$arch" "$core" sets-walk sets-walk || true
 	plain "$arch reload CORE=$core" guest "$arch" "$core" reload,kmemleak reload \
 		KLP_APPEND=kmemleak=on KLP_LIMIT=600 || true

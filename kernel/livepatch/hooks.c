@@ -247,6 +247,7 @@ EXPORT_SYMBOL_FOR_MODULES(klp_register_core, "livepatch");
 EXPORT_SYMBOL_FOR_MODULES(klp_unregister_core, "livepatch");
 EXPORT_SYMBOL_FOR_MODULES(klp_set_sched_try_switch, "livepatch");
 EXPORT_SYMBOL_FOR_MODULES(klp_update_patch_state, "livepatch");
+EXPORT_SYMBOL_FOR_MODULES(klp_next_exiting, "livepatch");
 EXPORT_SYMBOL_FOR_MODULES(clear_relocate_add, "livepatch");
 
 EXPORT_SYMBOL_FOR_MODULES(apply_relocate_add, "livepatch");

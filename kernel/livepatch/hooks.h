@@ -10,6 +10,7 @@
 #include <linux/livepatch.h>
 #include <linux/mutex.h>
 #include <linux/spinlock.h>
+#include "exit.h"
 
 /**
  * struct klp_core_ops - what the kernel asks of a livepatch core

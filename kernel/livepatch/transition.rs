@@ -16,7 +16,13 @@
 //! does ([`stack`]). [`start`] publishes the ranges and, behind another one, sets
 //! `TIF_PATCH_PENDING`. Readers go the other way: the handler reads whether it is to choose, then
 //! the choices and its task's state; switching a task reads the flag, then the target state and
-//! the ranges. `scripts/host-tests` has a model of this, which fails without any one barrier.
+//! the ranges.
+//!
+//! A walk over all threads, under `tasklist_lock`, is followed by one over those that are exiting:
+//! `klp_task_exit()` comes before the lock under which a task is unhashed. That a task is gone is
+//! ordered by [`synchronize`] before what [`complete`] takes away: its last CPU has been through it.
+//!
+//! `scripts/host-tests` has a model of this, which fails without any one barrier.
 
 use crate::{
     control as klp,
@@ -60,6 +66,7 @@ use kernel::{
     ffi::c_int,
     ftrace,
     livepatch::{
+        for_each_exiting,
         Switcher,
         TaskExt, //
     },
@@ -145,6 +152,8 @@ struct Transition {
     delay_ms: u32,
     /// Tries so far, but for the quick first ones.
     tries: u32,
+    /// Whether all tasks have been switched but for such that are exiting.
+    only_exiting: bool,
 }
 
 static CURRENT: Shared<Option<Transition>> = Shared::new(None);
@@ -329,10 +338,13 @@ fn find(ranges: &[Range<Name>], addresses: &[usize]) -> Option<Name> {
     found.find_map(|range| Some(range?.tag))
 }
 
-/// Calls `f`, which may be for a task again, for all tasks, idle ones included. Who is forked
-/// meanwhile is visited, or takes over what `f` has changed: see [`tasklist::for_each_thread`].
+/// Calls `f`, which may be for a task again, for all tasks, exiting and idle ones included. Who is
+/// forked meanwhile is visited, or takes over what `f` has changed: see
+/// [`tasklist::for_each_thread`].
 fn for_each_task(mut f: impl FnMut(&Task)) {
     tasklist::for_each_thread(&mut f);
+    // After that: who is not found there any more is found here. Pairs with klp_task_exit().
+    for_each_exiting(&mut f);
     tasklist::for_each_idle(|_, task| f(task));
 }
 
@@ -353,6 +365,7 @@ pub(crate) fn init(
         replaced,
         delay_ms: FIRST_DELAY_MS,
         tries: 0,
+        only_exiting: false,
     });
     CURRENT_ID.store(patch.raw.id(), Relaxed);
     // Without effect until TIF_PATCH_PENDING is set.
@@ -384,6 +397,7 @@ pub(crate) fn start(locked: &mut Locked) {
     };
     current.delay_ms = FIRST_DELAY_MS;
     current.tries = 0;
+    current.only_exiting = false;
     pr_notice!(
         "'{}': starting {} transition\n",
         &*current.patch.name,
@@ -469,11 +483,45 @@ fn try_switch_pinned(task: &Task, target: c_int, left: &[Range<Name>]) -> bool {
     result.map_err(|obstacle| report(task, &obstacle)).is_ok()
 }
 
+/// Returns what precedes the first NUL.
+fn name(comm: &[u8]) -> &BStr {
+    BStr::from_bytes(comm.split(|&byte| byte == 0).next().unwrap_or_default())
+}
+
+/// Prints that `task`, which was not switched, is one that `/proc` need not have any more.
+fn report_exiting(task: &Task) {
+    klp_debug!(
+        c"klp_try_switch_task",
+        "klp_try_switch_task: {}:{} is exiting\n",
+        name(&task.comm()),
+        task.pid()
+    );
+}
+
+/// Says how many exiting tasks are to be switched, and names one.
+fn name_exiting(current: &Transition) {
+    let (mut count, mut example) = (0_usize, None);
+    for_each_exiting(|task| {
+        if task.patch_state() != current.target.state() {
+            count = count.saturating_add(1);
+            example = Some((task.comm(), task.pid()));
+        }
+    });
+    if let Some((comm, pid)) = example {
+        pr_notice!(
+            "'{}': exiting tasks remain: {}, e.g. {}:{}\n",
+            &*current.patch.name,
+            count,
+            name(&comm),
+            pid
+        );
+    }
+}
+
 /// Prints why `task` was not switched.
 fn report(task: &Task, obstacle: &Obstacle) {
     let comm = task.comm();
-    let comm = comm.split(|&byte| byte == 0).next().unwrap_or_default();
-    let (comm, pid) = (BStr::from_bytes(comm), task.pid());
+    let (comm, pid) = (name(&comm), task.pid());
     match obstacle {
         Obstacle::Running => klp_debug!(
             c"klp_try_switch_task",
@@ -530,11 +578,25 @@ pub(crate) unsafe fn try_switch_current() {
 /// Tries to switch all tasks that are left. Ends the transition if none remains, else asks to be
 /// called again later.
 pub(crate) fn try_complete(locked: &mut Locked) {
-    let Some(current) = current(locked) else {
+    let Some(current) = CURRENT.borrow_mut(locked) else {
         return;
     };
     let (patch, target) = (current.patch.clone(), current.target);
-    if !switch_tasks(locked, target.state()) {
+    let was_listed = !current.only_exiting;
+    // Once all others are switched, nobody else has to be.
+    let only_exiting = !was_listed || switch_tasks(locked, target.state());
+    let exiting = match only_exiting {
+        true => switch_exiting(locked, target.state()),
+        false => Exiting::Left,
+    };
+    if let Some(current) = running(locked) {
+        current.only_exiting = only_exiting;
+        // Most who exit are gone in no time.
+        if only_exiting && (was_listed || exiting == Exiting::More) {
+            current.delay_ms = FIRST_DELAY_MS;
+        }
+    }
+    if exiting != Exiting::None {
         retry_later(locked);
         return;
     }
@@ -550,7 +612,8 @@ pub(crate) fn try_complete(locked: &mut Locked) {
     }
 }
 
-/// Tries to switch all tasks. Returns whether all are.
+/// Tries to switch all tasks. Returns whether all are, but for such that are exiting and on no list
+/// of tasks any more.
 fn switch_tasks(_locked: &Locked, target: c_int) -> bool {
     // SAFETY: The mutex is held, and nothing is withdrawn here.
     let Some(left) = (unsafe { StackCheck::published() }) else {
@@ -589,6 +652,54 @@ fn switch_tasks(_locked: &Locked, target: c_int) -> bool {
             }
             switched
         })
+}
+
+/// How many stacks of exiting tasks are checked before others may run.
+const EXITING_CHUNK: u32 = 64;
+
+/// Which exiting tasks have not been switched.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Exiting {
+    None,
+    /// Some that cannot be switched now.
+    Left,
+    /// Also some that were not looked at, as there were so many.
+    More,
+}
+
+/// Tries to switch the tasks that are exiting.
+///
+/// Must be called after [`switch_tasks`] was successful: tasks that begin to exit later are switched.
+fn switch_exiting(_locked: &Locked, target: c_int) -> Exiting {
+    // SAFETY: The mutex is held, and nothing is withdrawn here.
+    let Some(ranges) = (unsafe { StackCheck::published() }) else {
+        warn_on_once!(true);
+        return Exiting::Left;
+    };
+    let (mut result, mut progress) = (Exiting::None, false);
+    let mut room = EXITING_CHUNK;
+    for_each_exiting(|task| {
+        if task.patch_state() == target {
+            // As in switch_tasks().
+            if task.patch_pending() {
+                task.clear_patch_pending(SWITCHER);
+            }
+        } else if room == 0 {
+            result = match progress {
+                true => Exiting::More,
+                false => Exiting::Left,
+            };
+        } else {
+            room = room.saturating_sub(1);
+            if try_switch(task, target, ranges) {
+                progress = true;
+            } else {
+                report_exiting(task);
+                result = Exiting::Left;
+            }
+        }
+    });
+    result
 }
 
 /// The work that tries again.
@@ -635,7 +746,12 @@ fn retry_later(locked: &mut Locked) {
         delay
     } else {
         if current.tries != 0 && current.tries.checked_rem(SIGNALS_TIMEOUT) == Some(0) {
-            send_signals(current.tries, current.target.state());
+            if !current.only_exiting {
+                send_signals(current.tries, current.target.state());
+            } else if current.tries == SIGNALS_TIMEOUT {
+                // There is nobody whom a signal would reach.
+                name_exiting(current);
+            }
         }
         current.tries = current.tries.saturating_add(1);
         round_relative(msecs_to_jiffies(DELAY_MS))
@@ -818,12 +934,15 @@ fn retry_now(locked: &Locked) {
 /// That may break them, as the administrator who asked for it knows. The patches that lose their
 /// functions keep their modules.
 pub(crate) fn force(locked: &mut Locked) {
-    pr_warn!("forcing remaining tasks to the patched state\n");
-    for_each_task(|task| task.update_patch_state(SWITCHER));
     let Some(current) = current(locked) else {
         warn_on_once!(true);
         return;
     };
+    pr_warn!("forcing remaining tasks to the patched state\n");
+    if current.only_exiting {
+        name_exiting(current);
+    }
+    for_each_task(|task| task.update_patch_state(SWITCHER));
     match current.target {
         Target::Unpatched => current.patch.set_forced(locked),
         Target::Patched => {

@@ -14,8 +14,48 @@ use crate::{
         c_uint,
         c_void, //
     },
+    sync::rcu,
     task::Task, //
 };
+use core::ptr::null_mut;
+
+/// Calls `f` for each task that is exiting, from before it can be unhashed until it has left its
+/// CPU for good.
+///
+/// A walk over all threads, as those of [`tasklist`], misses the ones that have been unhashed. After
+/// such a walk under `tasklist_lock` this one completes it: it visits all that were missed for that
+/// reason and can still run. It may visit others again.
+///
+/// Mirrors a walk by `klp_next_exiting()`.
+///
+/// # Context
+///
+/// Any in which RCU is watching. `f` is called under RCU and must not sleep.
+///
+/// # Examples
+///
+/// ```
+/// use kernel::{livepatch, task::Task};
+///
+/// livepatch::for_each_exiting(|task| assert!(task.as_ptr() != Task::current_raw()));
+/// ```
+///
+/// [`tasklist`]: crate::tasklist
+#[inline]
+pub fn for_each_exiting(mut f: impl FnMut(&Task)) {
+    let _guard = rcu::read_lock();
+    let mut task = null_mut();
+    loop {
+        // SAFETY: RCU is held since the first task was asked for, so that this one is not freed.
+        task = unsafe { bindings::klp_next_exiting(task) };
+        if task.is_null() {
+            return;
+        }
+        // SAFETY: Valid for as long as RCU is held: a task leaves the list before the reference is
+        // dropped that it has for being current; `Task` is transparent.
+        f(unsafe { &*task.cast::<Task>() });
+    }
+}
 
 /// The right to change which version of a function a task runs.
 ///

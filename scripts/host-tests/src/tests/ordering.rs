@@ -35,6 +35,7 @@
 //! | `test_and_clear_bit()` | `swap(Acquire)` |
 //! | `set_bit()`, `clear_bit()` | `swap(Relaxed)`: atomic, but no barrier |
 //! | `tasklist_lock`; `pi_lock` and the run queue's in `task_call_func()` | a mutex |
+//! | the list of exiting tasks, read under RCU | a flag per task: `Release`, read `Relaxed` |
 //! | section with preemption disabled | [`Shared::preempt`], held |
 //! | `synchronize()`, `schedule_on_each_cpu()` | [`Shared::preempt`], taken once |
 //!
@@ -50,6 +51,13 @@
 //!
 //! There is no barrier between the choices and what comes after a target that is an address: they
 //! are not read any more, and the next transition writes both before it takes the target away.
+//!
+//! # Tasks that exit
+//!
+//! [`Unhash`] takes a task off the list of tasks in the middle of its exit; it goes on, runs
+//! functions, sleeps, and dies in the end. Nothing but `tasklist_lock` orders its way from one list to
+//! the other: who does not find it on the first any more has taken that lock behind it. That it is
+//! found on neither orders nothing; `synchronize()` does, as for all that a CPU did.
 //!
 //! # Functions that go away
 //!
@@ -145,6 +153,20 @@ enum Barrier {
     ForkLocked,
     /// `switch_tasks()` clears the flag that `start()` has set again, behind the switch.
     Unflag,
+    /// `klp_task_exit()`: a task that will be unhashed is on the list of exiting tasks...
+    ExitListed,
+    /// ...before that, by the order of `tasklist_lock`. With [`ExitWalkedLast`].
+    ExitListedFirst,
+    /// `klp_task_dead()` in `finish_task_switch()`: the task stays on it while it can run.
+    ExitListedToTheEnd,
+    /// `for_each_task()` visits exiting tasks, too.
+    ExitWalked,
+    /// It does so behind the walk under `tasklist_lock`.
+    ExitWalkedLast,
+    /// `switch_exiting()`: the transition does not end before they are switched.
+    ExitSwitched,
+    /// It clears the flag, as `switch_tasks()` does.
+    ExitUnflag,
 }
 use Barrier::*;
 
@@ -165,6 +187,13 @@ const ALL: &[Barrier] = &[
     TaskPinned,
     ForkLocked,
     Unflag,
+    ExitListed,
+    ExitListedFirst,
+    ExitListedToTheEnd,
+    ExitWalked,
+    ExitWalkedLast,
+    ExitSwitched,
+    ExitUnflag,
 ];
 
 /// `KLP_TRANSITION_*`, but not negative.
@@ -240,6 +269,8 @@ struct Task {
     patch_pending: AtomicUsize,
     /// Under the locks that `task_call_func()` takes.
     scheduled: Mutex<Scheduled>,
+    /// Whether it is on the list of exiting tasks, which is read under RCU.
+    exiting: AtomicUsize,
 }
 
 struct Scheduled {
@@ -256,6 +287,8 @@ struct Shared {
     funcs: &'static [[usize; 2]],
     /// Whether a transition is forced, so that tasks may run any function.
     forced: bool,
+    /// Whether the first task exits. Where it does not, no steps are spent on that.
+    exits: bool,
     slot: Slot,
     /// Of [`OLD`] and [`NEW`].
     code: [AtomicUsize; 2],
@@ -263,8 +296,8 @@ struct Shared {
     stack_check: AtomicUsize,
     checks: [AtomicUsize; 2],
     tasks: [Task; 2],
-    /// `tasklist_lock`, and how many tasks there are.
-    tasklist: Mutex<usize>,
+    /// `tasklist_lock`, and which tasks are there.
+    tasklist: Mutex<[bool; 2]>,
     /// Held in sections with preemption disabled of the CPU that the tasks are on.
     preempt: Mutex<()>,
 }
@@ -309,6 +342,8 @@ enum Op {
     Sleep,
     /// Forks, and goes on as the child.
     Fork,
+    /// Is unhashed in the middle of its exit, so that it dies in the end.
+    Unhash,
 }
 use Op::*;
 
@@ -316,6 +351,7 @@ use Op::*;
 struct Current<'a> {
     shared: &'a Shared,
     task: &'a Task,
+    index: usize,
     /// What it was switched to last.
     side: Side,
 }
@@ -326,7 +362,12 @@ impl<'a> Current<'a> {
         let mut scheduled = task.scheduled.lock().unwrap();
         scheduled.running = true;
         let side = scheduled.side;
-        Self { shared, task, side }
+        Self {
+            shared,
+            task,
+            index,
+            side,
+        }
     }
 
     fn sleep(&self) {
@@ -348,9 +389,10 @@ impl<'a> Current<'a> {
                 Schedule => self.sched_try_switch()?,
                 Sleep => {
                     self.sleep();
-                    *self = Self::wake(self.shared, 0);
+                    *self = Self::wake(self.shared, self.index);
                 }
                 Fork => self.fork(),
+                Unhash => self.unhash(),
             }
         }
         Ok(())
@@ -476,10 +518,35 @@ impl<'a> Current<'a> {
         let mut tasklist = tasklist
             .take()
             .unwrap_or_else(|| shared.tasklist.lock().unwrap());
-        *tasklist = 2;
+        tasklist[1] = true;
         drop(tasklist);
         self.sleep();
         *self = Self::wake(shared, 1);
+    }
+
+    /// `klp_task_exit()`, `exit_notify()`
+    fn unhash(&mut self) {
+        if self.shared.has(ExitListedFirst) {
+            self.task_exit();
+        }
+        self.shared.tasklist.lock().unwrap()[self.index] = false;
+        if !self.shared.has(ExitListedFirst) {
+            self.task_exit();
+        }
+        if !self.shared.has(ExitListedToTheEnd) {
+            self.task_dead();
+        }
+    }
+
+    fn task_exit(&self) {
+        if self.shared.has(ExitListed) {
+            self.task.exiting.store(1, Release);
+        }
+    }
+
+    /// `finish_task_switch()` of the next task
+    fn task_dead(&self) {
+        self.task.exiting.store(0, Relaxed);
     }
 }
 
@@ -505,27 +572,46 @@ impl Core {
         }
     }
 
-    /// `for_each_task()` with a break after each, whose place was lost in the end.
+    /// `for_each_task()`
     fn for_each_task(&mut self, mut f: impl FnMut(&mut Self, &Task)) {
+        let exits = self.shared.has(ExitWalked);
+        if exits && !self.shared.has(ExitWalkedLast) {
+            self.for_each_exiting(&mut f);
+        }
+        self.for_each_thread(&mut f);
+        if exits && self.shared.has(ExitWalkedLast) {
+            self.for_each_exiting(&mut f);
+        }
+    }
+
+    /// `tasklist::for_each_thread()` with a break after each, whose place was lost in the end.
+    fn for_each_thread(&mut self, mut f: impl FnMut(&mut Self, &Task)) {
         let shared = self.shared.clone();
         for _ in 0..2 {
             for (index, task) in shared.tasks.iter().enumerate() {
                 let tasklist = shared.tasklist.lock().unwrap();
-                if index == *tasklist {
-                    break;
+                if tasklist[index] {
+                    f(self, task);
                 }
-                f(self, task);
             }
         }
     }
 
     /// `tasklist::for_each_thread_rcu()`
-    fn for_each_task_rcu(&mut self, mut f: impl FnMut(&mut Self, &Task)) {
+    fn for_each_thread_rcu(&mut self, mut f: impl FnMut(&mut Self, &Task)) {
         let shared = self.shared.clone();
         for (index, task) in shared.tasks.iter().enumerate() {
-            if index == *shared.tasklist.lock().unwrap() {
-                break;
+            if shared.tasklist.lock().unwrap()[index] {
+                f(self, task);
             }
+        }
+    }
+
+    /// `for_each_exiting()`
+    fn for_each_exiting(&mut self, mut f: impl FnMut(&mut Self, &Task)) {
+        let shared = self.shared.clone();
+        let [task, _] = &shared.tasks;
+        if shared.exits && task.exiting.load(Relaxed) != 0 {
             f(self, task);
         }
     }
@@ -671,6 +757,9 @@ impl Core {
         while !self.switch_tasks() {
             thread::yield_now();
         }
+        while self.shared.has(ExitSwitched) && !self.switch_exiting() {
+            thread::yield_now();
+        }
         self.finish();
     }
 
@@ -678,24 +767,15 @@ impl Core {
     fn switch_tasks(&mut self) -> bool {
         let mut complete = true;
         let side = self.side();
-        self.for_each_task_rcu(|this, task| {
-            if task.patch_state.load(Relaxed) == side.state {
-                return;
+        self.for_each_thread_rcu(|this, task| {
+            if task.patch_state.load(Relaxed) != side.state {
+                complete &= this.try_switch(task);
             }
-            // `task_call_func()`, which fails for a task that is running
-            let mut scheduled = task.scheduled.lock().unwrap();
-            if scheduled.running && this.shared.has(TaskPinned) {
-                complete = false;
-                return;
-            }
-            task.patch_pending.swap(IDLE, Relaxed);
-            task.patch_state.store(side.state, Relaxed);
-            scheduled.side = side;
         });
         if !complete {
             return false;
         }
-        self.for_each_task(|this, task| {
+        self.for_each_thread(|this, task| {
             if task.patch_state.load(Relaxed) != side.state {
                 complete = false;
             } else if this.shared.has(Unflag) {
@@ -703,6 +783,33 @@ impl Core {
             }
         });
         complete
+    }
+
+    /// `switch_exiting()`
+    fn switch_exiting(&mut self) -> bool {
+        let mut complete = true;
+        let side = self.side();
+        self.for_each_exiting(|this, task| {
+            if task.patch_state.load(Relaxed) != side.state {
+                complete &= this.try_switch(task);
+            } else if this.shared.has(ExitUnflag) {
+                task.patch_pending.swap(IDLE, Relaxed);
+            }
+        });
+        complete
+    }
+
+    /// `try_switch_pinned()`
+    fn try_switch(&self, task: &Task) -> bool {
+        // `task_call_func()`, which fails for a task that is running
+        let mut scheduled = task.scheduled.lock().unwrap();
+        if scheduled.running && self.shared.has(TaskPinned) {
+            return false;
+        }
+        task.patch_pending.swap(IDLE, Relaxed);
+        task.patch_state.store(self.target, Relaxed);
+        scheduled.side = self.side();
+        true
     }
 
     /// `complete()`, and what becomes of the functions that are not needed any more
@@ -922,6 +1029,42 @@ const ENABLE_DISABLE: Scenario = Scenario {
     ..ENABLE
 };
 
+/// A task that is unhashed before or in the transition, and goes on.
+const EXIT_ENABLE: Scenario = Scenario {
+    task: &[Unhash, Sleep, Call],
+    ..ENABLE
+};
+
+const EXIT_DISABLE: Scenario = Scenario {
+    task: &[Unhash, Call, Sleep, Call],
+    ..DISABLE
+};
+
+const EXIT_REPLACE: Scenario = Scenario {
+    task: &[Unhash, Call],
+    ..REPLACE
+};
+
+const EXIT_REVERSE_ENABLE: Scenario = Scenario {
+    task: &[Unhash, Schedule, Call],
+    ..REVERSE_ENABLE
+};
+
+const EXIT_REVERSE_DISABLE: Scenario = Scenario {
+    task: &[Unhash, Schedule, Call],
+    ..REVERSE_DISABLE
+};
+
+const EXIT_SCHED: Scenario = Scenario {
+    task: &[Unhash, Schedule, Call],
+    ..ENABLE
+};
+
+const EXIT_FORCE: Scenario = Scenario {
+    task: &[Unhash, Schedule, Call],
+    ..FORCE
+};
+
 const SCENARIOS: &[Scenario] = &[
     ENABLE,
     DISABLE,
@@ -941,6 +1084,13 @@ const SCENARIOS: &[Scenario] = &[
     FORCE,
     CANCEL,
     ENABLE_DISABLE,
+    EXIT_ENABLE,
+    EXIT_DISABLE,
+    EXIT_REPLACE,
+    EXIT_REVERSE_ENABLE,
+    EXIT_REVERSE_DISABLE,
+    EXIT_SCHED,
+    EXIT_FORCE,
 ];
 
 /// How often a thread is interrupted in one execution.
@@ -967,7 +1117,7 @@ impl Scenario {
         let execute = {
             let found = found.clone();
             move || {
-                let shared = Shared::new(without, funcs, stack, forced);
+                let shared = Shared::new(without, funcs, stack, task, forced);
                 let violation = execute(shared, stack, core, task);
                 let violation =
                     violation.filter(|violation| wanted.is_none_or(|wanted| wanted == *violation));
@@ -993,6 +1143,7 @@ impl Shared {
         without: &'static [Barrier],
         funcs: &'static [[usize; 2]],
         stack: &[usize],
+        ops: &[Op],
         forced: bool,
     ) -> Self {
         let top = stack.last().copied().unwrap_or(ORIGINAL);
@@ -1007,6 +1158,7 @@ impl Shared {
                     state,
                 },
             }),
+            exiting: AtomicUsize::new(0),
         };
         let valid = || AtomicUsize::new(VALID);
         let garbage = || AtomicUsize::new(GARBAGE);
@@ -1014,6 +1166,7 @@ impl Shared {
             without,
             funcs,
             forced,
+            exits: ops.iter().any(|op| matches!(op, Unhash)),
             slot: Slot {
                 target: AtomicUsize::new(top),
                 choice: [AtomicUsize::new(NULL), AtomicUsize::new(NULL)],
@@ -1023,7 +1176,7 @@ impl Shared {
             stack_check: AtomicUsize::new(NULL),
             checks: [garbage(), garbage()],
             tasks: [task(), task()],
-            tasklist: Mutex::new(1),
+            tasklist: Mutex::new([true, false]),
             preempt: Mutex::new(()),
         }
     }
@@ -1043,6 +1196,9 @@ fn execute(
         let result = current.run(ops);
         // For ever, so that others can switch it.
         current.sleep();
+        if cpu.exits {
+            current.task_dead();
+        }
         result.err()
     });
     let mut this = Core {
@@ -1116,6 +1272,15 @@ needed! {
     without_task_pinned_of_gone: TaskPinned, REPLACE => GONE_FUNC;
     without_fork_locked: ForkLocked, FORK => SWITCHED_LATE;
     without_unflag: Unflag, FORK => PENDING_LATE;
+    without_exit_listed: ExitListed, EXIT_REPLACE => GONE_FUNC;
+    without_exit_listed_when_idle: ExitListed, EXIT_DISABLE => SAW_IDLE;
+    without_exit_listed_first: ExitListedFirst, EXIT_DISABLE => SAW_IDLE;
+    without_exit_listed_to_the_end: ExitListedToTheEnd, EXIT_REPLACE => GONE_FUNC;
+    without_exit_walked: ExitWalked, EXIT_DISABLE => SAW_IDLE;
+    without_exit_walked_last: ExitWalkedLast, EXIT_DISABLE => SAW_IDLE;
+    without_exit_switched: ExitSwitched, EXIT_REPLACE => GONE_FUNC;
+    without_exit_switched_of_side: ExitSwitched, EXIT_ENABLE => UNPATCHED_RAN_OTHER;
+    without_exit_unflag: ExitUnflag, EXIT_SCHED => PENDING_LATE;
 }
 
 #[test]

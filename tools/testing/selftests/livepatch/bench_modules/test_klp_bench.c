@@ -19,6 +19,8 @@
  *   shadow-get N	a look-up that finds, and one that does not, in thousandths
  *   shadow-free N	the last N variables: instructions for one
  *   shadow-free-all	how many there were, and instructions for all
+ *   exit A B N		a call of klp_task_exit() and one of klp_task_dead(), which
+ *			are at A and B, in thousandths of an instruction
  */
 
 #include <linux/completion.h>
@@ -32,6 +34,7 @@
 #include <linux/module.h>
 #include <linux/percpu.h>
 #include <linux/sched.h>
+#include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/timex.h>
 #include <linux/vmalloc.h>
@@ -543,6 +546,52 @@ static int run_shadow_free_all(void)
 	return 0;
 }
 
+/* What the exit of a task has more to do. */
+
+typedef void (*exit_func_t)(struct task_struct *task);
+
+static noinline u64 time_exits(struct task_struct *task, exit_func_t begin, exit_func_t end,
+			       unsigned int n)
+{
+	unsigned long flags;
+	u64 t;
+
+	local_irq_save(flags);
+	t = now();
+	while (n--) {
+		/* The loop without the calls must do all the rest. */
+		OPTIMIZER_HIDE_VAR(task);
+		if (begin) {
+			begin(task);
+			end(task);
+		}
+	}
+	t = now() - t;
+	local_irq_restore(flags);
+	return t;
+}
+
+static int run_exit(const char *value)
+{
+	unsigned long begin, end;
+	struct task_struct *task;
+	unsigned int n;
+	u64 t;
+
+	if (sscanf(value, "exit %lx %lx %u", &begin, &end, &n) != 3 || !begin || !end || !n)
+		return -EINVAL;
+	task = kzalloc_obj(*task);
+	if (!task)
+		return -ENOMEM;
+	t = time_exits(task, (exit_func_t)begin, (exit_func_t)end, n);
+	t -= time_exits(task, NULL, NULL, n);
+	sprintf(result, "%llu", div_u64(t * 1000, n));
+	/* Walks over the exiting tasks may have come to it. */
+	synchronize_rcu();
+	kfree(task);
+	return 0;
+}
+
 static int set_run(const char *value, const struct kernel_param *kp)
 {
 	unsigned int a = 0, b = 0;
@@ -581,6 +630,8 @@ static int set_run(const char *value, const struct kernel_param *kp)
 		return run_shadow_free(a);
 	if (!strcmp(command, "shadow-free-all"))
 		return run_shadow_free_all();
+	if (!strcmp(command, "exit"))
+		return run_exit(value);
 	return -EINVAL;
 }
 
