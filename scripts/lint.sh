@@ -50,7 +50,8 @@ check_checkpatch() {
 	local f bad=0
 	# FILE_PATH_CHANGES: MAINTAINERS here has one entry for all of it.
 	# EXPORT_SYMBOL: what is exported here is defined in Rust or elsewhere.
-	local opts=(--strict --no-summary --quiet --show-types --ignore "FILE_PATH_CHANGES,EXPORT_SYMBOL")
+	# UNKNOWN_COMMIT_ID: of a Fixes tag; the tree comes without its history.
+	local opts=(--strict --no-summary --quiet --show-types --ignore "FILE_PATH_CHANGES,EXPORT_SYMBOL,UNKNOWN_COMMIT_ID")
 	# In the grafted tree: it knows the kernel's own type names.
 	cd "$tree"
 	while read -r f; do
