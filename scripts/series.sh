@@ -59,7 +59,7 @@ for file in "$REPO"/rust/kernel/*.rs; do
 	about=$(awk '/^\/\/! / {sub("^//! ", ""); text = text " " $0; next} text {exit} END {print substr(text, 2)}' "$REPO/rust/kernel/$file")
 	new "rust: add abstractions: ${file%.rs}" "$about" "rust/kernel/$file"
 done
-edit 0002 0006
+edit 0002 0006 0020
 new "livepatch: add a core in Rust" \
 	"It replaces the C code behind klp_enable_patch(), with the same interface to livepatch modules and in sysfs. As yet nothing selects it." \
 	kernel/livepatch include

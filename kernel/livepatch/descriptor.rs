@@ -15,7 +15,10 @@ use crate::{
         Traits, //
     },
     replace::SetSpec,
-    shadow::Dtor,
+    shadow::{
+        Dtor,
+        User, //
+    },
     sort::sort_by_key,
     symbol::{
         MAX_OBJECT_LEN,
@@ -168,6 +171,8 @@ pub(crate) struct Source {
     pub(crate) raw: RawState,
     pub(crate) version: u32,
     pub(crate) name: Option<CString>,
+    /// The livepatch's module, for a state with shadow variables.
+    pub(crate) user: Option<User>,
     callbacks: bindings::klp_state_callbacks,
 }
 
@@ -428,6 +433,10 @@ impl Descriptor<'_> {
                 raw: RawState(raw),
                 version: state.version,
                 name,
+                // SAFETY: By the caller's promise.
+                user: NonNull::new(unsafe { (*owner.0.as_ptr()).mod_ })
+                    .filter(|_| state.is_shadow)
+                    .map(User),
                 callbacks,
             };
             if twice.is_none() {
@@ -477,6 +486,7 @@ impl Descriptor<'_> {
                 raw: RawState(core::ptr::null_mut()),
                 version: 0,
                 name: None,
+                user: None,
                 callbacks: bindings::klp_state_callbacks {
                     shadow_dtor: shadow_type.dtor,
                     ..Default::default()

@@ -53,7 +53,7 @@ pub(crate) fn coming(locked: &Locked, module: &Module) -> Result {
                 module.name()
             );
             let earlier = patches(locked).get(..index).unwrap_or_default();
-            revert(locked, earlier, module, true);
+            revert(locked, earlier, module);
             // There will be no `going()`.
             state::forget_module(locked, module);
             return Err(err);
@@ -87,7 +87,7 @@ fn apply_bound(locked: &Locked, patch: &Patch, object: &Object, module: &Module)
         .inspect_err(warn)
         .and_then(|()| apply_relocated(locked, patch, object, module));
     result.inspect_err(|_| {
-        state::end_object(locked, patch, object, true);
+        state::end_object(locked, patch, object);
         // Also the relocations: the module may be loaded again, elsewhere.
         patch.clear_relocations(locked, object);
     })
@@ -138,12 +138,12 @@ fn apply_relocated(locked: &Locked, patch: &Patch, object: &Object, module: &Mod
 
 /// Reverts all livepatches of a module that goes away.
 pub(crate) fn going(locked: &Locked, module: &Module) {
-    revert(locked, patches(locked), module, false);
+    revert(locked, patches(locked), module);
     state::forget_module(locked, module);
 }
 
-/// Reverts `patches` of a module that goes away, or, if `undone`, has not come after all.
-fn revert(locked: &Locked, patches: &[Arc<Patch>], module: &Module, undone: bool) {
+/// Reverts `patches` of a module that goes away, or has not come after all.
+fn revert(locked: &Locked, patches: &[Arc<Patch>], module: &Module) {
     for patch in patches {
         let Some(object) = object_of(locked, patch, module) else {
             continue;
@@ -166,7 +166,7 @@ fn revert(locked: &Locked, patches: &[Arc<Patch>], module: &Module, undone: bool
             pr_warn!("no memory to forget the functions of '{}'\n", module.name());
         }
         object.post_unpatch(locked);
-        state::end_object(locked, patch, object, undone);
+        state::end_object(locked, patch, object);
         patch.clear_relocations(locked, object);
         object.unbind(locked);
     }

@@ -20,7 +20,6 @@ use crate::{
         self,
         Acts,
         Claim,
-        End,
         Facts,
         Refusal,
         Table, //
@@ -69,20 +68,19 @@ struct Caller<'a>(&'a Locked);
 impl Acts<Source> for Caller<'_> {
     type Error = Error;
 
-    fn open(&mut self, claim: &Claim<Source>) -> Result {
-        shadow::open(claim.id)
+    fn join(&mut self, claim: &Claim<Source>) -> Result {
+        // SAFETY: The livepatch is held until `part()`, which follows in any case.
+        unsafe { shadow::join(claim.id, claim.data.user) }
+    }
+
+    fn part(&mut self, claim: &Claim<Source>) {
+        shadow::part(claim.id, claim.data.user);
     }
 
     fn collect(&mut self, claim: &Claim<Source>) {
         shadow::close(claim.id);
         // SAFETY: The livepatch is still held. No task runs its code, or `leak()` was called.
         unsafe { shadow::collect(claim.id, claim.data.shadow_dtor()) };
-    }
-
-    fn disown(&mut self, claim: &Claim<Source>) {
-        if !shadow::give_back(claim.id) {
-            self.collect(claim);
-        }
     }
 
     fn leak(&mut self, claim: &Claim<Source>) {
@@ -141,12 +139,8 @@ pub(crate) fn finish_enable(locked: &Locked, patch: &Patch, replaced: &[Arc<Patc
     let (table, acts) = (&Owners(locked), &mut Caller(locked));
     for old in replaced {
         let forced = old.is_forced(locked);
-        let end = End {
-            forced,
-            undone: false,
-        };
         for object in old.objects.borrow(locked) {
-            owners::release(object.claims.iter(), table, acts, end);
+            owners::release(object.claims.iter(), table, acts, forced);
         }
         owners::leave(old.claims.borrow(locked).iter(), table, acts, forced);
     }
@@ -199,13 +193,11 @@ pub(crate) fn begin_object(locked: &Locked, object: &Object) -> Result {
     })
 }
 
-/// Ends what [`begin_object`] began, if that was called. `undone` says that the livepatch, or the
-/// object, has not come after all.
-pub(crate) fn end_object(locked: &Locked, patch: &Patch, object: &Object, undone: bool) {
+/// Ends what [`begin_object`] began, if that was called.
+pub(crate) fn end_object(locked: &Locked, patch: &Patch, object: &Object) {
     let claims = object.claims.iter();
     let forced = patch.is_forced(locked);
-    let end = End { forced, undone };
-    owners::release(claims, &Owners(locked), &mut Caller(locked), end);
+    owners::release(claims, &Owners(locked), &mut Caller(locked), forced);
 }
 
 /// Frees the shadow variables that the core manages of what is in a module that goes away.
