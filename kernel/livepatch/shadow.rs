@@ -29,6 +29,7 @@ use crate::{
 };
 use core::{
     cell::UnsafeCell,
+    mem::MaybeUninit,
     ops::{
         Deref,
         DerefMut,
@@ -51,6 +52,7 @@ use kernel::{
         c_int,
         c_void, //
     },
+    fmt,
     module_ref::Module,
     prelude::*,
     static_lock_class,
@@ -274,7 +276,7 @@ impl List {
 /// What is known of an id. In the table like a variable, as that of [`record_key`].
 #[repr(C)]
 struct Record {
-    /// On the list of idle records, or on none.
+    /// On the list of idle records or on that of the others.
     header: Header,
     /// What belongs to the owners of the id. The newest one is the first.
     managed: List,
@@ -353,6 +355,8 @@ static TABLE: Table = Table::new(&NOTHING, Ptr::new((&raw const NOTHING).cast_mu
 
 /// What is protected by the lock, besides table and records.
 struct Store {
+    /// Records of ids with variables or owners.
+    used: List,
     /// Records that nobody needs, but that say what was told. Those to drop first are the first.
     idle: List,
     nr_idle: usize,
@@ -372,6 +376,7 @@ struct Protected(UnsafeCell<Store>);
 unsafe impl Sync for Protected {}
 
 static STORE: Protected = Protected(UnsafeCell::new(Store {
+    used: List::new(),
     idle: List::new(),
     nr_idle: 0,
     variables: 0,
@@ -449,6 +454,7 @@ impl Store {
             (&raw mut (*record).unmanaged).write(List::new());
             (&raw mut (*record).users).write(KVec::new());
             TABLE.insert(record.cast());
+            self.used.push_back(record.cast());
         }
         record
     }
@@ -509,17 +515,19 @@ impl Store {
                 self.idle.remove(record.cast());
                 self.nr_idle = self.nr_idle.wrapping_sub(1);
                 (*record).idle = false;
+                self.used.push_back(record.cast());
             }
         }
     }
 
     /// Puts a record that has no more use on the list of idle ones; it may be gone then.
     fn settle(&mut self, record: *mut Record) {
-        // SAFETY: Records are valid under the lock, and here on no list.
+        // SAFETY: Records are valid under the lock; `idle` says what list they are on.
         unsafe {
             if (*record).live != 0 || (*record).open.load(Relaxed) || (*record).idle {
                 return;
             }
+            self.used.remove(record.cast());
             match (*record).has_news() {
                 true => self.idle.push_back(record.cast()),
                 false => self.idle.push_front(record.cast()),
@@ -538,6 +546,30 @@ impl Store {
             }
             self.nr_idle = self.nr_idle.wrapping_sub(1);
         }
+    }
+
+    /// Moves `place` on the list of used records, by one [`BATCH`] at most, behind the next one that
+    /// has no owner. Returns its id and number of variables, and whether the list ends there.
+    ///
+    /// # Safety
+    ///
+    /// `place` must be on the list, and all others on it be records.
+    unsafe fn next_unowned(&mut self, place: *mut Header) -> (Option<(usize, usize)>, bool) {
+        for _ in 0..BATCH {
+            // SAFETY: What is on the list is valid under the lock; the rest is the caller's promise.
+            unsafe {
+                let next = Header::links(place).next;
+                let Some(record) = next.cast::<Record>().as_ref() else {
+                    return (None, true);
+                };
+                self.used.remove(place);
+                self.used.insert_before(place, Header::links(next).next);
+                if !record.open.load(Relaxed) {
+                    return (Some((record.header.entry.id, record.live)), false);
+                }
+            }
+        }
+        (None, false)
     }
 }
 
@@ -656,6 +688,7 @@ pub(crate) fn exit() {
     drop(work);
 
     let mut store = lock();
+    store.used = List::new();
     store.idle = List::new();
     store.nr_idle = 0;
     // SAFETY: There is no other user. What is left are records, each from the slab allocator.
@@ -1026,6 +1059,39 @@ pub(crate) fn live(id: usize) -> usize {
     let store = lock();
     // SAFETY: Records are valid under the lock.
     unsafe { store.record(id).as_ref() }.map_or(0, |record| record.live)
+}
+
+/// Calls `f` with each id that has variables but no owner, and with their number. May sleep.
+///
+/// # Errors
+///
+/// That of `f`, which ends it.
+pub(crate) fn for_each_unowned(
+    _locked: &crate::lock::Locked,
+    mut f: impl FnMut(usize, usize) -> fmt::Result,
+) -> fmt::Result {
+    // A place on the list that stays when the lock is let go. There is no other one, as the mutex is
+    // held.
+    let mut place = MaybeUninit::<Header>::uninit();
+    let place = place.as_mut_ptr();
+    let mut store = lock();
+    // SAFETY: The place is ours, and on no list; it leaves this one in any case.
+    unsafe {
+        Header::init(place, null_mut(), 0);
+        store.used.push_front(place);
+    }
+    loop {
+        // SAFETY: The place is on the list.
+        let (found, end) = unsafe { store.next_unowned(place) };
+        drop(store);
+        let result = found.map_or(Ok(()), |(id, live)| f(id, live));
+        store = lock();
+        if end || result.is_err() {
+            // SAFETY: As above.
+            unsafe { store.used.remove(place) };
+            return result;
+        }
+    }
 }
 
 /// Frees all managed variables with `id`, the oldest first, unless they [leak]. May sleep.

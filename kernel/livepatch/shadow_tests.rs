@@ -14,6 +14,7 @@ mod suite {
             close,
             collect,
             collect_range,
+            for_each_unowned,
             free,
             free_all,
             get,
@@ -387,6 +388,41 @@ mod suite {
             assert!(add_typed(0, id).is_null() && !add(0, id).is_null());
             assert_eq!(remove_all(id), 1);
         }
+        Ok(())
+    }
+
+    /// Those that somebody has to free by hand are found, while others come and go.
+    #[test]
+    fn without_owners() -> Result {
+        const ID: usize = IDS + 0x2000;
+        const COUNT: usize = 250;
+        for id in ID..ID + COUNT {
+            if id % 2 == 0 {
+                open(id)?;
+                assert!(!add_typed(0, id).is_null());
+            } else {
+                assert!(!add(0, id).is_null() && !add(1, id).is_null());
+            }
+        }
+        let locked = crate::lock::lock();
+        let mut seen = 0;
+        let mut next = ID + COUNT;
+        let shown = for_each_unowned(&locked, |id, number| {
+            if (ID..ID + COUNT).contains(&id) {
+                assert_eq!((id % 2, number), (1, 2));
+                seen += 1;
+                assert_eq!(remove_all(id), 2);
+                assert!(!add(0, next).is_null());
+                next += 1;
+            }
+            Ok(())
+        });
+        assert!(shown.is_ok() && seen == COUNT / 2);
+        let stopped = for_each_unowned(&locked, |_, _| Err(kernel::fmt::Error));
+        assert!(stopped.is_err());
+        drop(locked);
+        let left: usize = (ID..next).map(|id| collect_all(id) + remove_all(id)).sum();
+        assert_eq!(left, COUNT);
         Ok(())
     }
 }

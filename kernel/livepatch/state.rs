@@ -364,7 +364,8 @@ pub(crate) fn previous(locked: &Locked, id: usize) -> Option<RawState> {
         .map(|claim| claim.data.raw)
 }
 
-/// The owner table as a file in debugfs, a line per id.
+/// The owner table as a file in debugfs, a line per id; then the ids of shadow variables that have
+/// no owner.
 pub(crate) struct View;
 
 impl debugfs::Writer for View {
@@ -381,7 +382,17 @@ impl debugfs::Writer for View {
                 result = write_line(f, locked, claim.id);
             }
         });
-        result
+        result?;
+        shadow::for_each_unowned(locked, |id, live| {
+            // A state of 7.3 with the same id had its line.
+            if table.any(|owner| owner.id == id && owner.is_held()) {
+                return Ok(());
+            }
+            writeln!(
+                f,
+                "id={id} name=- owners=- managed=0 shadow=0 block_disable=0 live={live}"
+            )
+        })
     }
 }
 
