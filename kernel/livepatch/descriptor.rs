@@ -395,21 +395,18 @@ impl Descriptor<'_> {
                 Some(name)
             };
             let callbacks = state.callbacks;
-            let present = [
-                callbacks.pre_patch.is_some(),
-                callbacks.post_patch.is_some(),
-                callbacks.pre_unpatch.is_some(),
-                callbacks.post_unpatch.is_some(),
-                callbacks.shadow_dtor.is_some(),
-            ];
             let traits = Traits {
                 shadow: state.is_shadow,
                 block_disable: state.block_disable,
-                callbacks: present
-                    .iter()
-                    .fold(0, |bits, &bit| (bits << 1) | u8::from(bit)),
             };
-            let kind = if name.is_some() || traits != Traits::default() {
+            let kind = if name.is_some()
+                || traits != Traits::default()
+                || callbacks.pre_patch.is_some()
+                || callbacks.post_patch.is_some()
+                || callbacks.pre_unpatch.is_some()
+                || callbacks.post_unpatch.is_some()
+                || callbacks.shadow_dtor.is_some()
+            {
                 Kind::Managed(traits)
             } else {
                 Kind::Legacy

@@ -27,15 +27,13 @@ pub(crate) enum Kind {
     Shadow,
 }
 
-/// What all livepatches that share a state must agree in.
+/// What the rules ask about a managed state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Traits {
-    /// Shadow variables with the id belong to the state.
+    /// Shadow variables with the id belong to the state. Livepatches that share it agree in this.
     pub(crate) shadow: bool,
-    /// The state cannot be removed.
+    /// The livepatch cannot remove the state.
     pub(crate) block_disable: bool,
-    /// Which callbacks the state has, a bit for each.
-    pub(crate) callbacks: u8,
 }
 
 /// How far the core has got with a claim.
@@ -85,7 +83,7 @@ impl<T> Claim<T> {
         self.kind == Kind::Shadow || self.traits().is_some_and(|traits| traits.shadow)
     }
 
-    /// What livepatches must agree in, for a managed state.
+    /// What the rules ask about, for a managed state.
     pub(crate) fn traits(&self) -> Option<Traits> {
         match self.kind {
             Kind::Managed(traits) => Some(traits),
@@ -328,10 +326,6 @@ pub(crate) enum Refusal {
     Legacy,
     /// The livepatches do not agree about shadow variables.
     Shadow,
-    /// The livepatches do not agree about `block_disable`.
-    BlockDisable,
-    /// The livepatches do not agree in which callbacks the state has.
-    Callbacks,
     /// A state that cannot be removed would be.
     Blocked,
 }
@@ -378,13 +372,10 @@ pub(crate) fn check<'c, T: 'c>(
             Some(_) => Ok(()),
         };
     };
-    match (old.traits(), claim.traits()) {
-        (Some(_), None) => return Err(Refusal::Legacy),
-        (Some(old), Some(new)) if old.block_disable != new.block_disable => {
-            return Err(Refusal::BlockDisable)
-        }
-        (Some(old), Some(new)) if old.callbacks != new.callbacks => return Err(Refusal::Callbacks),
-        _ => (),
+    // Callbacks and `block_disable` may differ: whichever livepatch removes the state goes by its
+    // own, so that a release can repair what the one before it lacked.
+    if old.is_managed() && !claim.is_managed() {
+        return Err(Refusal::Legacy);
     }
     // A managed state need not have a version.
     let (old, new) = (facts(old).version, facts(claim).version);

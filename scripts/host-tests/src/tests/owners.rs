@@ -50,7 +50,6 @@ fn traits(id: usize) -> Traits {
     Traits {
         shadow: id % 2 == 0,
         block_disable: false,
-        callbacks: 0b11110,
     }
 }
 
@@ -641,7 +640,6 @@ fn verdict(
 const PLAIN: Traits = Traits {
     shadow: false,
     block_disable: false,
-    callbacks: 0,
 };
 
 #[test]
@@ -698,33 +696,34 @@ fn check_missing() {
 
 #[test]
 fn check_agreement() {
-    let of = |shadow, block_disable, callbacks| {
+    let of = |shadow, block_disable| {
         Kind::Managed(Traits {
             shadow,
             block_disable,
-            callbacks,
         })
     };
-    let old = || claim(of(false, false, 3), 0, Some("a"));
+    let old = || claim(of(false, false), 0, Some("a"));
     let cases = [
-        (claim(of(false, false, 3), 0, Some("a")), Ok(())),
-        (claim(of(false, false, 3), 0, None), Ok(())),
-        (claim(of(false, false, 3), 0, Some("b")), Err(Refusal::Name)),
-        (claim(of(true, false, 3), 0, None), Err(Refusal::Shadow)),
+        (claim(of(false, false), 0, Some("a")), Ok(())),
+        (claim(of(false, false), 0, None), Ok(())),
+        (claim(of(false, false), 0, Some("b")), Err(Refusal::Name)),
+        (claim(of(true, false), 0, None), Err(Refusal::Shadow)),
         (claim(Kind::Shadow, 0, None), Err(Refusal::Shadow)),
-        (
-            claim(of(false, true, 3), 0, None),
-            Err(Refusal::BlockDisable),
-        ),
-        (claim(of(false, false, 1), 0, None), Err(Refusal::Callbacks)),
+        (claim(of(false, true), 0, None), Ok(())),
         (claim(Kind::Legacy, 0, None), Err(Refusal::Legacy)),
     ];
     for (new, expected) in cases {
         assert_eq!(verdict(&[new], old(), false, false), expected);
     }
+    // A release can lift what its predecessor could not undo, or be the first that cannot.
+    for (before, after) in [(true, false), (false, true)] {
+        let old = claim(of(false, before), 0, None);
+        let new = [claim(of(false, after), 0, None)];
+        assert_eq!(verdict(&new, old, true, false), Ok(()));
+    }
     // To become managed is no disagreement.
     let legacy = || claim(Kind::Legacy, 1, None);
-    for new in [of(true, true, 3), of(false, false, 0)] {
+    for new in [of(true, true), of(false, false)] {
         assert_eq!(
             verdict(&[claim(new, 0, Some("a"))], legacy(), true, false),
             Ok(())
