@@ -352,6 +352,8 @@ impl Descriptor<'_> {
             obj = obj.wrapping_add(1);
         }
 
+        Self::check_destructors(name, &claims, &objects)?;
+
         // SAFETY: By the caller's promise.
         let sets = unsafe { SetSpec::parse(name, patch) }?;
 
@@ -392,6 +394,17 @@ impl Descriptor<'_> {
                     );
                     return Err(EINVAL);
                 };
+                // A field of a line in debugfs.
+                let graphic = name.to_bytes().iter().all(u8::is_ascii_graphic);
+                if !graphic || matches!(name.to_bytes(), b"" | b"-") {
+                    pr_err!(
+                        "livepatch '{}': '{}' cannot be the name of state {}\n",
+                        patch,
+                        &*name,
+                        state.id
+                    );
+                    return Err(EINVAL);
+                }
                 Some(name)
             };
             let callbacks = state.callbacks;
@@ -411,9 +424,9 @@ impl Descriptor<'_> {
             } else {
                 Kind::Legacy
             };
-            let twice = claims.iter().find(|claim| claim.id == state.id);
-            // 7.3 takes the first of two and never looks at the other.
-            if twice.is_some_and(|first| first.is_managed() || kind != Kind::Legacy) {
+            let mut same = claims.iter().filter(|claim| claim.id == state.id);
+            // 7.3 takes a state twice: both versions limit what can come later.
+            if same.any(|first| first.is_managed() || kind != Kind::Legacy) {
                 pr_err!("livepatch '{}': state {} is there twice\n", patch, state.id);
                 return Err(EINVAL);
             }
@@ -436,9 +449,7 @@ impl Descriptor<'_> {
                     .map(User),
                 callbacks,
             };
-            if twice.is_none() {
-                claims.push(Claim::new(state.id, kind, source), GFP_KERNEL)?;
-            }
+            claims.push(Claim::new(state.id, kind, source), GFP_KERNEL)?;
             raw = raw.wrapping_add(1);
         }
         Ok(claims)
@@ -493,6 +504,28 @@ impl Descriptor<'_> {
             types = types.wrapping_add(1);
         }
         Ok(claims)
+    }
+
+    /// Checks that whichever of the claims of a livepatch is the last owner, the same is done to the
+    /// shadow variables.
+    fn check_destructors(patch: &CStr, claims: &Claims, objects: &[ObjectSpec]) -> Result {
+        let of_objects = objects.iter().flat_map(|object| object.claims.iter());
+        let shadow = Iterator::chain(claims.iter(), of_objects).filter(|claim| claim.is_shadow());
+        for claim in shadow.clone() {
+            let dtor = |claim: &Claim<Source>| claim.data.shadow_dtor().map(|dtor| dtor as usize);
+            if shadow
+                .clone()
+                .any(|other| other.id == claim.id && dtor(other) != dtor(claim))
+            {
+                pr_err!(
+                    "livepatch '{}' has two destructors of shadow variables {}\n",
+                    patch,
+                    claim.id
+                );
+                return Err(EINVAL);
+            }
+        }
+        Ok(())
     }
 
     /// # Safety

@@ -353,8 +353,11 @@ pub(crate) fn previous(locked: &Locked, id: usize) -> Option<RawState> {
     patches(locked)
         .iter()
         .take_while(|patch| !transition::is_current(locked, patch))
-        .flat_map(|patch| patch.claims.borrow(locked).iter())
-        .filter(|claim| claim.is_state() && claim.id == id)
+        .filter_map(|patch| {
+            // Of two with this id in one livepatch, the first.
+            let mut claims = patch.claims.borrow(locked).iter();
+            claims.find(|claim| claim.is_state() && claim.id == id)
+        })
         .last()
         .map(|claim| claim.data.raw)
 }

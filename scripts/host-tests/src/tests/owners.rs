@@ -729,6 +729,14 @@ fn check_agreement() {
             Ok(())
         );
     }
+    // As in 7.3: of two in the new livepatch the first counts, of two in the old one both.
+    let twice = [claim(Kind::Legacy, 2, None), claim(Kind::Legacy, 1, None)];
+    assert_eq!(
+        verdict(&twice, claim(Kind::Legacy, 2, None), true, false),
+        Ok(())
+    );
+    let result = verdict(&twice, claim(Kind::Legacy, 3, None), true, false);
+    assert_eq!(result, Err(Refusal::Version));
     // Nor is a shadow type, of a state of 7.3.
     let both = [claim(Kind::Legacy, 1, None), claim(Kind::Shadow, 0, None)];
     assert_eq!(verdict(&both, legacy(), true, false), Ok(()));
