@@ -66,7 +66,7 @@ new "livepatch: add a core in Rust" \
 edit 0003 0004
 new "Documentation: livepatch: describe the core in Rust" \
 	"What it does as the C core does, what it adds, and what that costs." Documentation
-edit 0005 0012
+edit 0005 0012 0021 0022
 new "samples: livepatch: add samples for managed states and replace sets" \
 	"Livepatches that use what only the core in Rust has." samples
 edit 0007 0010 0011
