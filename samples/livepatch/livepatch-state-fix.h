@@ -11,7 +11,8 @@
 #include <linux/panic.h>
 #include <linux/slab.h>
 
-#define PANIC_STATE_ID		1
+/* Livepatches have these numbers in common: not one that the others use. */
+#define PANIC_STATE_ID		1001
 #define PANIC_TIMEOUT_SECONDS	60
 
 /* The first livepatch with the state: remember what there was. */
