@@ -4,6 +4,8 @@ mod dispatch;
 mod ordering;
 mod owners;
 mod ranges;
+mod rcu_map;
+mod rcu_map_resize;
 mod scan;
 mod sets;
 mod shadow;
