@@ -37,6 +37,7 @@ use kernel::{
     },
     module_ref::Module,
     prelude::*,
+    sort, //
 };
 
 mod control;
@@ -57,7 +58,6 @@ mod shadow;
 mod shadow_table;
 #[cfg(CONFIG_KUNIT = "y")]
 mod shadow_tests;
-mod sort;
 mod stack;
 mod state;
 mod symbol;

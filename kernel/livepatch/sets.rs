@@ -134,7 +134,7 @@ pub(crate) struct Conflict<'a> {
 }
 
 /// Sorts `items` for use in a [`Livepatch`] and in [`first_common`].
-pub(crate) fn sort<T: Copy + PartialOrd>(items: &mut [T]) {
+pub(crate) fn sort<T: Copy + Ord>(items: &mut [T]) {
     sort_by_key(items, |item| *item);
 }
 

@@ -21,7 +21,6 @@ mod placement;
 mod ranges;
 #[path = "../../../kernel/livepatch/sets.rs"]
 mod sets;
-#[path = "../../../kernel/livepatch/sort.rs"]
 mod sort;
 #[path = "../../../kernel/livepatch/symbol.rs"]
 mod symbol;

@@ -20,7 +20,7 @@
 
 #[path = "../../../../kernel/livepatch/sets.rs"]
 mod sets;
-#[path = "../../../../kernel/livepatch/sort.rs"]
+#[path = "../sort.rs"]
 mod sort;
 #[path = "../system.rs"]
 mod system;

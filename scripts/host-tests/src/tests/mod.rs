@@ -10,7 +10,6 @@ mod scan;
 mod sets;
 mod shadow;
 mod shadow_resize;
-mod sort;
 mod symbol;
 mod symtab;
 
