@@ -26,7 +26,6 @@ use crate::{
 use kernel::{
     bindings,
     debugfs,
-    deferred::OwnedQueue,
     kobject::{
         Root,
         KERNEL, //
@@ -38,7 +37,8 @@ use kernel::{
     prelude::*,
     stacktrace,
     str::CStr,
-    sync::Arc, //
+    sync::Arc,
+    workqueue::OwnedQueue, //
 };
 
 /// Patches that are enabled or in transition, in the order in which they were enabled. Replaced
@@ -64,7 +64,7 @@ static RESOURCES: Shared<Option<Resources>> = Shared::new(None);
 /// Creates `/sys/kernel/livepatch`.
 pub(crate) fn init() -> Result {
     let resources = Resources {
-        queue: OwnedQueue::new(c"livepatch")?,
+        queue: OwnedQueue::new_percpu(c"livepatch")?,
         states: None,
         root: Root::new(&KERNEL, c"livepatch", RootDir)?,
     };

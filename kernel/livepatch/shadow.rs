@@ -43,11 +43,6 @@ use core::{
 use kernel::{
     alloc::flags::__GFP_NOWARN,
     bindings,
-    deferred::{
-        self,
-        Delayed,
-        Run, //
-    },
     ffi::{
         c_int,
         c_void, //
@@ -55,7 +50,6 @@ use kernel::{
     fmt,
     module_ref::Module,
     prelude::*,
-    static_lock_class,
     sync::{
         atomic::{
             ordering::{
@@ -65,11 +59,19 @@ use kernel::{
             Atomic, //
         },
         lock::spinlock::SpinLockIrqGuard,
-        rcu, //
+        rcu,
+        Arc, //
     },
     time::{
         msecs_to_jiffies,
         Jiffies, //
+    },
+    workqueue::{
+        self,
+        impl_has_delayed_work,
+        new_delayed_work,
+        DelayedWork,
+        WorkItem, //
     },
 };
 
@@ -363,7 +365,7 @@ struct Store {
     /// The number of variables with any id.
     variables: usize,
     /// Resizes the table; there while the table is.
-    work: Option<Pin<KBox<Delayed<Resize>>>>,
+    work: Option<Arc<Resize>>,
     /// Whether the work was requested, or runs.
     requested: bool,
     /// Whether there was no memory the last time.
@@ -426,7 +428,8 @@ impl Drop for Locked {
         };
         let requested = match &self.work {
             Some(work) => {
-                work.schedule(deferred::system_unbound(), delay);
+                // It is not there yet, as nobody has requested it.
+                let _ = workqueue::system_dfl().enqueue_delayed(work.clone(), delay);
                 true
             }
             None => false,
@@ -604,10 +607,20 @@ impl Drop for Memory {
 }
 
 /// Resizes the table.
-struct Resize;
+#[pin_data]
+struct Resize {
+    #[pin]
+    work: DelayedWork<Resize>,
+}
 
-impl Run for Resize {
-    fn run() {
+impl_has_delayed_work! {
+    impl HasDelayedWork<Self> for Resize { self.work }
+}
+
+impl WorkItem for Resize {
+    type Pointer = Arc<Resize>;
+
+    fn run(_this: Arc<Resize>) {
         while let Some(bits) = Self::next() {
             let Ok(heads) = new_buckets(bits) else {
                 let mut store = lock();
@@ -671,12 +684,10 @@ unsafe fn free_buckets(heads: *const Ptr<Entry>, bits: u32) {
 ///
 /// [`ENOMEM`]; then [`exit`] must be called as well.
 pub(crate) fn init() -> Result {
-    let work = KBox::pin_init(
-        Delayed::new(
-            c"livepatch::shadow",
-            static_lock_class!(),
-            static_lock_class!(),
-        ),
+    let work = Arc::pin_init(
+        pin_init!(Resize {
+            work <- new_delayed_work!("livepatch::shadow"),
+        }),
         GFP_KERNEL,
     )?;
     let heads = new_buckets(MIN_BITS)?;
@@ -692,9 +703,11 @@ pub(crate) fn init() -> Result {
 
 /// Undoes [`init()`]. Nobody uses shadow variables any more, and there are none.
 pub(crate) fn exit() {
-    let work = lock().work.take();
-    // Waits for a resize, which takes the lock.
-    drop(work);
+    let resize = lock().work.take();
+    if let Some(resize) = resize {
+        // Takes the lock, so wait for it without.
+        resize.work.cancel_sync();
+    }
 
     let mut store = lock();
     store.used = List::new();

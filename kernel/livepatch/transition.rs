@@ -57,11 +57,6 @@ use core::{
 use kernel::{
     alloc::kvec::PushError,
     bindings,
-    deferred::{
-        self,
-        round_relative,
-        Delayed, //
-    },
     error::to_result,
     ffi::c_int,
     ftrace,
@@ -72,7 +67,6 @@ use kernel::{
     },
     prelude::*,
     stacktrace,
-    static_lock_class,
     str::BStr,
     sync::{
         atomic::{
@@ -94,8 +88,18 @@ use kernel::{
         self,
         CpusReadGuard, //
     },
-    time::msecs_to_jiffies,
-    warn_on_once, //
+    time::{
+        msecs_to_jiffies,
+        round_jiffies_relative, //
+    },
+    warn_on_once,
+    workqueue::{
+        self,
+        impl_has_delayed_work,
+        new_delayed_work,
+        DelayedWork,
+        WorkItem, //
+    },
 };
 
 /// The directory that dynamic debug knows the messages by.
@@ -703,37 +707,47 @@ fn switch_exiting(_locked: &Locked, target: c_int) -> Exiting {
 }
 
 /// The work that tries again.
-struct Retry;
+#[pin_data]
+struct Retry {
+    #[pin]
+    work: DelayedWork<Retry>,
+}
 
-impl deferred::Run for Retry {
-    fn run() {
+impl_has_delayed_work! {
+    impl HasDelayedWork<Self> for Retry { self.work }
+}
+
+impl WorkItem for Retry {
+    type Pointer = Arc<Retry>;
+
+    fn run(_this: Arc<Retry>) {
         let mut locked = crate::lock::lock();
         try_complete(&mut locked);
         klp::resume(&mut locked);
     }
 }
 
-static RETRY: Shared<Option<Pin<KBox<Delayed<Retry>>>>> = Shared::new(None);
+static RETRY: Shared<Option<Arc<Retry>>> = Shared::new(None);
 
 /// Sets up the retry work.
 pub(crate) fn init_work() -> Result {
-    let work = KBox::pin_init(
-        Delayed::new(
-            c"livepatch::retry",
-            static_lock_class!(),
-            static_lock_class!(),
-        ),
+    let retry = Arc::pin_init(
+        pin_init!(Retry {
+            work <- new_delayed_work!("livepatch::retry"),
+        }),
         GFP_KERNEL,
     )?;
-    *RETRY.borrow_mut(&mut crate::lock::lock()) = Some(work);
+    *RETRY.borrow_mut(&mut crate::lock::lock()) = Some(retry);
     Ok(())
 }
 
 /// Undoes [`init_work`].
 pub(crate) fn exit_work() {
     // The work takes the mutex: wait for it without.
-    let work = RETRY.borrow_mut(&mut crate::lock::lock()).take();
-    drop(work);
+    let retry = RETRY.borrow_mut(&mut crate::lock::lock()).take();
+    if let Some(retry) = retry {
+        retry.work.cancel_sync();
+    }
 }
 
 fn retry_later(locked: &mut Locked) {
@@ -754,10 +768,11 @@ fn retry_later(locked: &mut Locked) {
             }
         }
         current.tries = current.tries.saturating_add(1);
-        round_relative(msecs_to_jiffies(DELAY_MS))
+        round_jiffies_relative(msecs_to_jiffies(DELAY_MS))
     };
     if let Some(retry) = RETRY.borrow(locked) {
-        retry.schedule(deferred::system_percpu(), delay);
+        // If it is enqueued already, that will do.
+        let _ = workqueue::system_percpu().enqueue_delayed(retry.clone(), delay);
     }
 }
 
@@ -925,7 +940,10 @@ pub(crate) fn reverse(locked: &mut Locked) {
 /// Lets the next try follow soon, in place of one that may be a second away.
 fn retry_now(locked: &Locked) {
     if let Some(retry) = RETRY.borrow(locked) {
-        retry.reschedule(deferred::system_percpu(), msecs_to_jiffies(FIRST_DELAY_MS));
+        let delay = msecs_to_jiffies(FIRST_DELAY_MS);
+        drop(retry.work.cancel());
+        // Only this enqueues it, under the mutex.
+        let _ = workqueue::system_percpu().enqueue_delayed(retry.clone(), delay);
     }
 }
 
