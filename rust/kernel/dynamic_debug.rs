@@ -2,6 +2,10 @@
 
 //! Debug messages that `/sys/kernel/debug/dynamic_debug/control` switches on and off.
 //!
+//! Not what `pr_debug!` of `print.rs` does, though it should: dynamic debug knows a message by its
+//! function, too, and Rust has no constant for the name of that, as `__func__` is. Nor does
+//! `file!()` always begin with the path in the tree. So the caller has to say both here.
+//!
 //! C header: [`include/linux/dynamic_debug.h`](srctree/include/linux/dynamic_debug.h)
 
 #[cfg(CONFIG_DYNAMIC_DEBUG)]

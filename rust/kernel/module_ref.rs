@@ -2,6 +2,12 @@
 
 //! References to kernel modules.
 //!
+//! Not a part of `module.rs`, which is about the module that a crate is: [`ThisModule`] needs no
+//! reference, as it is there for as long as its code runs. These are other modules, which come and
+//! go; they can be in any stage of their life, and not even be in Rust.
+//!
+//! [`ThisModule`]: crate::ThisModule
+//!
 //! C header: [`include/linux/module.h`](srctree/include/linux/module.h)
 
 use crate::{
