@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * The part of the livepatch core that Rust cannot express: the symbols that
- * livepatch modules link against, a per-CPU buffer, a statically initialized
- * lock, an allocation with the caller's flags, a warning with a text, and
+ * livepatch modules link against, a per-CPU buffer, a warning with a text, and
  * parameters.
  */
 
@@ -11,7 +10,6 @@
 #include <linux/livepatch.h>
 #include <linux/moduleparam.h>
 #include <linux/percpu.h>
-#include <linux/slab.h>
 #include "hooks.h"
 
 EXPORT_SYMBOL_GPL(klp_enable_patch);
@@ -39,14 +37,6 @@ static DEFINE_PER_CPU(unsigned long [KLP_MAX_STACK_ENTRIES], klp_stack_entries);
 unsigned long *klp_stack_buffer(void)
 {
 	return *this_cpu_ptr(&klp_stack_entries);
-}
-
-/* Protects the shadow variables. */
-DEFINE_SPINLOCK(klp_shadow_lock);
-
-void *klp_shadow_alloc_mem(size_t size, gfp_t gfp)
-{
-	return kzalloc(size, gfp);
 }
 
 void klp_shadow_warn_duplicate(void *obj, unsigned long id)

@@ -9,7 +9,6 @@
 #include <linux/ftrace.h>
 #include <linux/livepatch.h>
 #include <linux/mutex.h>
-#include <linux/spinlock.h>
 #include "exit.h"
 
 /**
@@ -52,8 +51,6 @@ void klp_ftrace_handler(unsigned long ip, unsigned long parent_ip,
 #define KLP_MAX_STACK_ENTRIES	100
 unsigned long *klp_stack_buffer(void);
 
-extern spinlock_t klp_shadow_lock;
-void *klp_shadow_alloc_mem(size_t size, gfp_t gfp);
 void klp_shadow_warn_duplicate(void *obj, unsigned long id);
 
 extern bool klp_strict_replace_sets;

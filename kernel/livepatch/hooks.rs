@@ -10,7 +10,6 @@ use kernel::{
         atomic::Atomic,
         lock::{
             mutex::MutexBackend,
-            spinlock::SpinLockIrqBackend,
             Lock, //
         }, //
     },
@@ -20,12 +19,6 @@ use kernel::{
 pub(crate) fn mutex() -> &'static Lock<(), MutexBackend> {
     // SAFETY: A static mutex, initialised at build time.
     unsafe { Lock::from_raw(&raw mut bindings::klp_mutex) }
-}
-
-/// The lock of the shadow variables.
-pub(crate) fn shadow_lock() -> &'static Lock<(), SpinLockIrqBackend> {
-    // SAFETY: A static spinlock, initialised at build time.
-    unsafe { Lock::from_raw(&raw mut bindings::klp_shadow_lock) }
 }
 
 /// The patch state that tasks with `TIF_PATCH_PENDING` switch to. Written by the core only.

@@ -18,8 +18,7 @@
 //!   ([`ranges`]).
 //!
 //! [`modules`] does the same for modules that are loaded later, [`shadow`] is the store of shadow
-//! variables, in a [`shadow_table`]; [`lock`] is what protects all but those, and [`hooks`] what is
-//! shared with C.
+//! variables; [`lock`] is what protects all but those, and [`hooks`] what is shared with C.
 //!
 //! This file is the border to C: the functions of `include/linux/livepatch.h`, and the operations
 //! that `hooks.c`, which is always in vmlinux, calls. Answers to the exported functions of the C
@@ -55,7 +54,6 @@ mod reloc;
 mod replace;
 mod sets;
 mod shadow;
-mod shadow_table;
 #[cfg(CONFIG_KUNIT = "y")]
 mod shadow_tests;
 mod stack;

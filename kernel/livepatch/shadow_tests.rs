@@ -9,27 +9,24 @@ use kernel::prelude::*;
 
 #[kunit_tests(rust_livepatch_shadow)]
 mod suite {
-    use crate::{
-        shadow::{
-            close,
-            collect,
-            collect_range,
-            for_each_unowned,
-            free,
-            free_all,
-            get,
-            get_or_alloc,
-            join,
-            live,
-            part,
-            table_size,
-            Caller,
-            Existing,
-            Request,
-            User,
-            With, //
-        },
-        shadow_table::MIN_BITS, //
+    use crate::shadow::{
+        close,
+        collect,
+        collect_range,
+        for_each_unowned,
+        free,
+        free_all,
+        get,
+        get_or_alloc,
+        join,
+        live,
+        part,
+        table_size,
+        Caller,
+        Existing,
+        Request,
+        User,
+        With, //
     };
     use core::ptr::{
         null_mut,
@@ -42,6 +39,7 @@ mod suite {
             c_void, //
         },
         prelude::*,
+        rcu_map::MIN_BITS,
         sync::atomic::{
             ordering::Relaxed,
             Atomic, //

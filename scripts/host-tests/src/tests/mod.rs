@@ -8,8 +8,6 @@ mod rcu_map;
 mod rcu_map_resize;
 mod scan;
 mod sets;
-mod shadow;
-mod shadow_resize;
 mod symbol;
 mod symtab;
 
