@@ -21,7 +21,10 @@ use crate::{
         Traits, //
     },
     replace::SetSpec,
-    shadow::Dtor,
+    shadow::{
+        Dtor,
+        User, //
+    },
     sort::sort_by_key,
     symbol::{
         MAX_OBJECT_LEN,
@@ -205,6 +208,8 @@ pub(crate) struct Source {
     pub(crate) raw: RawState,
     pub(crate) version: u32,
     pub(crate) name: Option<CString>,
+    /// The livepatch's module, for a state with shadow variables.
+    pub(crate) user: Option<User>,
     callbacks: bindings::klp_state_callbacks,
 }
 
@@ -590,6 +595,8 @@ impl Descriptor<'_> {
             obj = obj.wrapping_add(1);
         }
 
+        Self::check_destructors(name, &claims, &objects)?;
+
         // SAFETY: By the caller's promise.
         let sets = unsafe { SetSpec::parse(name, patch) }?;
 
@@ -630,31 +637,39 @@ impl Descriptor<'_> {
                     );
                     return Err(EINVAL);
                 };
+                // A field of a line in debugfs.
+                let graphic = name.to_bytes().iter().all(u8::is_ascii_graphic);
+                if !graphic || matches!(name.to_bytes(), b"" | b"-") {
+                    pr_err!(
+                        "livepatch '{}': '{}' cannot be the name of state {}\n",
+                        patch,
+                        &*name,
+                        state.id
+                    );
+                    return Err(EINVAL);
+                }
                 Some(name)
             };
             let callbacks = state.callbacks;
-            let present = [
-                callbacks.pre_patch.is_some(),
-                callbacks.post_patch.is_some(),
-                callbacks.pre_unpatch.is_some(),
-                callbacks.post_unpatch.is_some(),
-                callbacks.shadow_dtor.is_some(),
-            ];
             let traits = Traits {
                 shadow: state.is_shadow,
                 block_disable: state.block_disable,
-                callbacks: present
-                    .iter()
-                    .fold(0, |bits, &bit| (bits << 1) | u8::from(bit)),
             };
-            let kind = if name.is_some() || traits != Traits::default() {
+            let kind = if name.is_some()
+                || traits != Traits::default()
+                || callbacks.pre_patch.is_some()
+                || callbacks.post_patch.is_some()
+                || callbacks.pre_unpatch.is_some()
+                || callbacks.post_unpatch.is_some()
+                || callbacks.shadow_dtor.is_some()
+            {
                 Kind::Managed(traits)
             } else {
                 Kind::Legacy
             };
-            let twice = claims.iter().find(|claim| claim.id == state.id);
-            // 7.3 takes the first of two and never looks at the other.
-            if twice.is_some_and(|first| first.is_managed() || kind != Kind::Legacy) {
+            let mut same = claims.iter().filter(|claim| claim.id == state.id);
+            // 7.3 takes a state twice: both versions limit what can come later.
+            if same.any(|first| first.is_managed() || kind != Kind::Legacy) {
                 pr_err!("livepatch '{}': state {} is there twice\n", patch, state.id);
                 return Err(EINVAL);
             }
@@ -671,11 +686,13 @@ impl Descriptor<'_> {
                 raw: RawState(raw),
                 version: state.version,
                 name,
+                // SAFETY: By the caller's promise.
+                user: NonNull::new(unsafe { (*owner.patch.as_ptr()).mod_ })
+                    .filter(|_| state.is_shadow)
+                    .map(User),
                 callbacks,
             };
-            if twice.is_none() {
-                claims.push(Claim::new(state.id, kind, source), GFP_KERNEL)?;
-            }
+            claims.push(Claim::new(state.id, kind, source), GFP_KERNEL)?;
             raw = raw.wrapping_add(1);
         }
         Ok(claims)
@@ -720,6 +737,7 @@ impl Descriptor<'_> {
                 raw: RawState(core::ptr::null_mut()),
                 version: 0,
                 name: None,
+                user: None,
                 callbacks: bindings::klp_state_callbacks {
                     shadow_dtor: shadow_type.dtor,
                     ..Default::default()
@@ -729,6 +747,30 @@ impl Descriptor<'_> {
             types = types.wrapping_add(1);
         }
         Ok(claims)
+    }
+
+    /// Checks that whichever of the claims of a livepatch is the last owner, the same is done to the
+    /// shadow variables.
+    fn check_destructors(patch: &CStr, claims: &Claims, objects: &[ObjectSpec]) -> Result {
+        let of_objects = objects.iter().flat_map(|object| object.claims.iter());
+        let shadow = Iterator::chain(claims.iter(), of_objects).filter(|claim| claim.is_shadow());
+        for claim in shadow.clone() {
+            let dtor = |claim: &Claim<Source>| {
+                claim.data.callbacks.shadow_dtor.map(|dtor| dtor as usize)
+            };
+            if shadow
+                .clone()
+                .any(|other| other.id == claim.id && dtor(other) != dtor(claim))
+            {
+                pr_err!(
+                    "livepatch '{}' has two destructors of shadow variables {}\n",
+                    patch,
+                    claim.id
+                );
+                return Err(EINVAL);
+            }
+        }
+        Ok(())
     }
 
     /// # Safety

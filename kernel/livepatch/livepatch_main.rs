@@ -69,9 +69,11 @@ mod transition;
 
 use lock::Locked;
 use shadow::{
+    Caller,
     Existing,
     Request,
-    Type, //
+    Type,
+    With, //
 };
 
 module! {
@@ -290,11 +292,33 @@ pub unsafe extern "C" fn klp_shadow_get(obj: *mut c_void, id: c_ulong) -> *mut c
 /// Adds the shadow variable `<obj, id>` of `size` zeroed bytes, initialised by `ctor` if given.
 /// Returns its data; NULL, after a warning, if there is one already, and on an error.
 ///
+/// Whoever calls it has to free the variable, whatever livepatches declare.
+///
 /// # Safety
 ///
 /// `ctor` must be callable with interrupts off.
 #[export]
 pub unsafe extern "C" fn klp_shadow_alloc(
+    obj: *mut c_void,
+    id: c_ulong,
+    size: usize,
+    gfp_flags: bindings::gfp_t,
+    ctor: bindings::klp_shadow_ctor_t,
+    ctor_data: *mut c_void,
+) -> *mut c_void {
+    // SAFETY: By the caller's promise.
+    unsafe { klp_shadow_alloc_from(0, obj, id, size, gfp_flags, ctor, ctor_data) }
+}
+
+/// As `klp_shadow_alloc()`, which is a macro for it in C; `ip` is an address in the calling code. In
+/// a livepatch that has the state `id`, with `is_shadow`, the variable belongs to the state.
+///
+/// # Safety
+///
+/// As for `klp_shadow_alloc()`.
+#[export]
+pub unsafe extern "C" fn klp_shadow_alloc_from(
+    ip: c_ulong,
     obj: *mut c_void,
     id: c_ulong,
     size: usize,
@@ -308,7 +332,7 @@ pub unsafe extern "C" fn klp_shadow_alloc(
         ctor,
         ctor_data,
         existing: Existing::Warn,
-        managed: false,
+        with: With::Id(Caller(ip)),
     };
     // SAFETY: By the caller's promise.
     unsafe { shadow::get_or_alloc(obj, id, &request) }
@@ -329,13 +353,33 @@ pub unsafe extern "C" fn klp_shadow_get_or_alloc(
     ctor: bindings::klp_shadow_ctor_t,
     ctor_data: *mut c_void,
 ) -> *mut c_void {
+    // SAFETY: By the caller's promise.
+    unsafe { klp_shadow_get_or_alloc_from(0, obj, id, size, gfp_flags, ctor, ctor_data) }
+}
+
+/// As `klp_shadow_get_or_alloc()`, with `ip` as in `klp_shadow_alloc_from()`. A variable that is
+/// there already belongs to whom it did.
+///
+/// # Safety
+///
+/// As for `klp_shadow_get_or_alloc()`.
+#[export]
+pub unsafe extern "C" fn klp_shadow_get_or_alloc_from(
+    ip: c_ulong,
+    obj: *mut c_void,
+    id: c_ulong,
+    size: usize,
+    gfp_flags: bindings::gfp_t,
+    ctor: bindings::klp_shadow_ctor_t,
+    ctor_data: *mut c_void,
+) -> *mut c_void {
     let request = Request {
         size,
         gfp: gfp_flags,
         ctor,
         ctor_data,
         existing: Existing::Return,
-        managed: false,
+        with: With::Id(Caller(ip)),
     };
     // SAFETY: By the caller's promise.
     unsafe { shadow::get_or_alloc(obj, id, &request) }
@@ -356,7 +400,7 @@ pub unsafe extern "C" fn klp_shadow_free(
     unsafe { shadow::free(obj, id, dtor) }
 }
 
-/// Frees all shadow variables with `id`.
+/// Frees all shadow variables with `id`, but those that belong to livepatches which declare it.
 ///
 /// # Safety
 ///
@@ -364,7 +408,23 @@ pub unsafe extern "C" fn klp_shadow_free(
 #[export]
 pub unsafe extern "C" fn klp_shadow_free_all(id: c_ulong, dtor: bindings::klp_shadow_dtor_t) {
     // SAFETY: By the caller's promise.
-    unsafe { shadow::free_all(id, dtor) }
+    unsafe { klp_shadow_free_all_from(0, id, dtor) }
+}
+
+/// As `klp_shadow_free_all()`, with `ip` as in `klp_shadow_alloc_from()`: from a livepatch with the
+/// state it frees all.
+///
+/// # Safety
+///
+/// As for `klp_shadow_free_all()`.
+#[export]
+pub unsafe extern "C" fn klp_shadow_free_all_from(
+    ip: c_ulong,
+    id: c_ulong,
+    dtor: bindings::klp_shadow_dtor_t,
+) {
+    // SAFETY: By the caller's promise.
+    unsafe { shadow::free_all(id, dtor, With::Id(Caller(ip))) }
 }
 
 /// Returns the data of the shadow variable of `obj` with a type, or NULL.
@@ -408,7 +468,7 @@ unsafe fn alloc_with_type(
         ctor: type_.ctor,
         ctor_data,
         existing,
-        managed: true,
+        with: With::Type,
     };
     // SAFETY: By the caller's promise.
     unsafe { shadow::get_or_alloc(obj, type_.id, &request) }
@@ -470,7 +530,7 @@ pub unsafe extern "C" fn klp_shadow_type_free(
     }
 }
 
-/// Frees all shadow variables with a type.
+/// Frees all shadow variables that were made with a type.
 ///
 /// # Safety
 ///
@@ -480,6 +540,6 @@ pub unsafe extern "C" fn klp_shadow_type_free_all(type_: *const bindings::klp_sh
     // SAFETY: By the caller's promise.
     if let Some(type_) = unsafe { Type::read(type_) } {
         // SAFETY: By the caller's promise.
-        unsafe { shadow::free_all(type_.id, type_.dtor) }
+        unsafe { shadow::free_all(type_.id, type_.dtor, With::Type) }
     }
 }

@@ -56,7 +56,7 @@ pub(crate) fn coming(locked: &Locked, module: &Module) -> Result {
                 module.name()
             );
             let earlier = patches(locked).get(..index).unwrap_or_default();
-            revert(locked, earlier, module, true);
+            revert(locked, earlier, module);
             // There will be no `going()`.
             state::forget_module(locked, module);
             return Err(err);
@@ -90,7 +90,7 @@ fn apply_bound(locked: &Locked, patch: &Patch, object: &Object, module: &Module)
         .inspect_err(warn)
         .and_then(|()| apply_relocated(locked, patch, object, module));
     result.inspect_err(|_| {
-        state::end_object(locked, patch, object, true);
+        state::end_object(locked, patch, object);
         // Also the relocations: the module may be loaded again, elsewhere.
         // SAFETY: They were applied above, and nobody was led to the patch's code for the object.
         unsafe { patch.clear_relocations(locked, object) };
@@ -136,12 +136,12 @@ fn apply_relocated(locked: &Locked, patch: &Patch, object: &Object, module: &Mod
 
 /// Reverts all livepatches of a module that goes away.
 pub(crate) fn going(locked: &Locked, module: &Module) {
-    revert(locked, patches(locked), module, false);
+    revert(locked, patches(locked), module);
     state::forget_module(locked, module);
 }
 
-/// Reverts `patches` of a module that goes away, or, if `undone`, has not come after all.
-fn revert(locked: &Locked, patches: &[Arc<Patch>], module: &Module, undone: bool) {
+/// Reverts `patches` of a module that goes away, or has not come after all.
+fn revert(locked: &Locked, patches: &[Arc<Patch>], module: &Module) {
     for patch in patches {
         let Some(object) = object_of(locked, patch, module) else {
             continue;
@@ -163,7 +163,7 @@ fn revert(locked: &Locked, patches: &[Arc<Patch>], module: &Module, undone: bool
             transition::update(locked);
         }
         object.post_unpatch(locked);
-        state::end_object(locked, patch, object, undone);
+        state::end_object(locked, patch, object);
         // SAFETY: They were applied when the object was bound. The module is going: nobody runs its
         // functions, nor the patch's for them.
         unsafe { patch.clear_relocations(locked, object) };

@@ -27,15 +27,13 @@ pub(crate) enum Kind {
     Shadow,
 }
 
-/// What all livepatches that share a state must agree in.
+/// What the rules ask about a managed state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Traits {
-    /// Shadow variables with the id belong to the state.
+    /// Shadow variables with the id belong to the state. Livepatches that share it agree in this.
     pub(crate) shadow: bool,
-    /// The state cannot be removed.
+    /// The livepatch cannot remove the state.
     pub(crate) block_disable: bool,
-    /// Which callbacks the state has, a bit for each.
-    pub(crate) callbacks: u8,
 }
 
 /// How far the core has got with a claim.
@@ -85,7 +83,7 @@ impl<T> Claim<T> {
         self.kind == Kind::Shadow || self.traits().is_some_and(|traits| traits.shadow)
     }
 
-    /// What livepatches must agree in, for a managed state.
+    /// What the rules ask about, for a managed state.
     pub(crate) fn traits(&self) -> Option<Traits> {
         match self.kind {
             Kind::Managed(traits) => Some(traits),
@@ -155,13 +153,12 @@ pub(crate) trait Acts<T> {
     /// Why an act can fail.
     type Error;
 
-    /// Shadow variables get their first owner. Has no effect if it fails.
-    fn open(&mut self, claim: &Claim<T>) -> Result<(), Self::Error>;
+    /// Shadow variables get an owner, the first or another one. Has no effect if it fails.
+    fn join(&mut self, claim: &Claim<T>) -> Result<(), Self::Error>;
+    /// Shadow variables lose an owner.
+    fn part(&mut self, claim: &Claim<T>);
     /// Shadow variables have lost their last owner, `claim`, and are freed.
     fn collect(&mut self, claim: &Claim<T>);
-    /// As [`Self::collect`], but `claim` is of a livepatch that has not come after all: variables
-    /// that were there before it belong to somebody else, and stay.
-    fn disown(&mut self, claim: &Claim<T>);
     /// Tasks may use the shadow variables for ever: they are never freed.
     fn leak(&mut self, claim: &Claim<T>);
     /// Calls the callback of this name.
@@ -174,15 +171,6 @@ pub(crate) trait Acts<T> {
     fn post_unpatch(&mut self, claim: &Claim<T>);
 }
 
-/// How an ownership ends.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct End {
-    /// Tasks may still run the livepatch that had it.
-    pub(crate) forced: bool,
-    /// The livepatch, or the object that it changes, has not come after all.
-    pub(crate) undone: bool,
-}
-
 /// Makes the livepatch an owner of all claims in `claims`. On an error it is one of none.
 pub(crate) fn hold<'a, T: 'a, A: Acts<T>>(
     claims: impl Iterator<Item = &'a Claim<T>> + Clone,
@@ -190,33 +178,31 @@ pub(crate) fn hold<'a, T: 'a, A: Acts<T>>(
     acts: &mut A,
 ) -> Result<(), A::Error> {
     for claim in claims.clone() {
-        let first = claim.is_shadow() && !table.is_shadow_owned(claim.id);
-        if let Err(err) = if first { acts.open(claim) } else { Ok(()) } {
-            let end = End {
-                undone: true,
-                ..End::default()
-            };
-            release(claims, table, acts, end);
-            return Err(err);
+        if claim.is_shadow() {
+            if let Err(err) = acts.join(claim) {
+                release(claims, table, acts, false);
+                return Err(err);
+            }
         }
         claim.mark(|marks| marks.held = true);
     }
     Ok(())
 }
 
-/// Ends the ownership of all claims in `claims`.
+/// Ends the ownership of all claims in `claims`. `forced` says that tasks may still run the livepatch
+/// that had it.
 pub(crate) fn release<'a, T: 'a, A: Acts<T>>(
     claims: impl Iterator<Item = &'a Claim<T>>,
     table: &impl Table<T>,
     acts: &mut A,
-    end: End,
+    forced: bool,
 ) {
     for claim in claims {
-        release_one(claim, table, acts, end);
+        release_one(claim, table, acts, forced);
     }
 }
 
-fn release_one<T, A: Acts<T>>(claim: &Claim<T>, table: &impl Table<T>, acts: &mut A, end: End) {
+fn release_one<T, A: Acts<T>>(claim: &Claim<T>, table: &impl Table<T>, acts: &mut A, forced: bool) {
     if !claim.is_held() {
         return;
     }
@@ -224,13 +210,12 @@ fn release_one<T, A: Acts<T>>(claim: &Claim<T>, table: &impl Table<T>, acts: &mu
     if !claim.is_shadow() {
         return;
     }
-    if end.forced {
+    acts.part(claim);
+    if forced {
         acts.leak(claim);
     }
-    match (table.is_shadow_owned(claim.id), end.undone) {
-        (true, _) => (),
-        (false, true) => acts.disown(claim),
-        (false, false) => acts.collect(claim),
+    if !table.is_shadow_owned(claim.id) {
+        acts.collect(claim);
     }
 }
 
@@ -281,15 +266,11 @@ pub(crate) fn leave<'a, T: 'a, A: Acts<T>>(
     acts: &mut A,
     forced: bool,
 ) {
-    let end = End {
-        forced,
-        undone: false,
-    };
     for claim in claims {
         if claim.marks.get().removing {
             acts.post_unpatch(claim);
         }
-        release_one(claim, table, acts, end);
+        release_one(claim, table, acts, forced);
     }
 }
 
@@ -326,15 +307,11 @@ pub(crate) fn undo_enter<T, A: Acts<T>>(
     acts: &mut A,
     forced: bool,
 ) {
-    let end = End {
-        forced,
-        undone: true,
-    };
     for claim in claims {
         if claim.marks.get().introduced {
             acts.post_unpatch(claim);
         }
-        release_one(claim, table, acts, end);
+        release_one(claim, table, acts, forced);
     }
 }
 
@@ -349,10 +326,6 @@ pub(crate) enum Refusal {
     Legacy,
     /// The livepatches do not agree about shadow variables.
     Shadow,
-    /// The livepatches do not agree about `block_disable`.
-    BlockDisable,
-    /// The livepatches do not agree in which callbacks the state has.
-    Callbacks,
     /// A state that cannot be removed would be.
     Blocked,
 }
@@ -399,13 +372,10 @@ pub(crate) fn check<'c, T: 'c>(
             Some(_) => Ok(()),
         };
     };
-    match (old.traits(), claim.traits()) {
-        (Some(_), None) => return Err(Refusal::Legacy),
-        (Some(old), Some(new)) if old.block_disable != new.block_disable => {
-            return Err(Refusal::BlockDisable)
-        }
-        (Some(old), Some(new)) if old.callbacks != new.callbacks => return Err(Refusal::Callbacks),
-        _ => (),
+    // Callbacks and `block_disable` may differ: whichever livepatch removes the state goes by its
+    // own, so that a release can repair what the one before it lacked.
+    if old.is_managed() && !claim.is_managed() {
+        return Err(Refusal::Legacy);
     }
     // A managed state need not have a version.
     let (old, new) = (facts(old).version, facts(claim).version);

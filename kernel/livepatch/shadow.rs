@@ -7,9 +7,12 @@
 //! interrupts off, and constructors and destructors that livepatches pass are called under it. All
 //! that takes long lets go of the lock after every [`BATCH`] variables.
 //!
-//! Each id has a [`Record`] with the list of its variables. The core [opens](open) the ids whose
-//! lifetime it manages, and [closes](close) them when their last owner leaves; nobody can add
-//! variables to a closed id. Other ids are unrestricted.
+//! Each id has a [`Record`] with the lists of its variables. A variable belongs either to whoever
+//! made it, with a function of 7.3, and is freed by hand; or to the livepatches that declare its id,
+//! and the core frees it when the last of them leaves. Such a *managed* variable was made with its
+//! type, or by the code of a livepatch with an `is_shadow` state, which may use the functions of 7.3
+//! ([`Caller`] tells). Which it is stays as it was made. Owners [join](join) and [part](part); an id
+//! that has none is [closed](close), and variables of its type cannot be made.
 //!
 //! Variables outlive the livepatch that made them: while there are any, the core stays.
 //!
@@ -26,6 +29,7 @@ use crate::{
 };
 use core::{
     cell::UnsafeCell,
+    mem::MaybeUninit,
     ops::{
         Deref,
         DerefMut,
@@ -48,6 +52,8 @@ use kernel::{
         c_int,
         c_void, //
     },
+    fmt,
+    module_ref::Module,
     prelude::*,
     static_lock_class,
     sync::{
@@ -243,9 +249,14 @@ impl List {
         unsafe { self.insert_before(header, null_mut()) };
     }
 
+    /// Whether `header` is the first or the last one.
+    fn ends_with(&self, header: *mut Header) -> bool {
+        core::ptr::eq(self.first, header) || core::ptr::eq(self.last, header)
+    }
+
     /// # Safety
     ///
-    /// `header` must be on this list.
+    /// `header` must be on this list, or on another one that does not [end](Self::ends_with) with it.
     unsafe fn remove(&mut self, header: *mut Header) {
         // SAFETY: By the caller's promise.
         unsafe {
@@ -265,25 +276,73 @@ impl List {
 /// What is known of an id. In the table like a variable, as that of [`record_key`].
 #[repr(C)]
 struct Record {
-    /// On the list of idle records, or on none.
+    /// On the list of idle records or on that of the others.
     header: Header,
-    /// The newest one is the first.
-    variables: List,
-    /// The number of variables.
+    /// What belongs to the owners of the id. The newest one is the first.
+    managed: List,
+    /// What belongs to whoever made it. The newest one is the first.
+    unmanaged: List,
+    /// The number of variables on both.
     live: usize,
-    /// Whether the core manages the variables and the id has an owner; also read under RCU.
+    /// Whose code makes managed variables with any function.
+    users: KVec<User>,
+    /// Whether the id has an owner; also read under RCU.
     open: Atomic<bool>,
-    /// Whether the last owner has left.
-    closed: bool,
-    /// Whether it was said that the id is closed.
+    /// Whether it was said that there are variables of both kinds.
     told: bool,
     /// Whether this is on the list of idle records.
     idle: bool,
-    /// Whether tasks may use the variables for ever.
+    /// Whether tasks may use the managed variables for ever.
     leaked: bool,
-    /// Whether there were variables when the first owner came, though nobody had declared the id.
-    adopted: bool,
 }
+
+impl Record {
+    /// Whether this must not be forgotten before others.
+    fn has_news(&self) -> bool {
+        self.told || self.leaked
+    }
+
+    /// Whether variables that `caller` makes, and not with their type, are managed.
+    ///
+    /// # Safety
+    ///
+    /// The record must be in the table, and the lock held.
+    unsafe fn is_user(&self, caller: Caller) -> bool {
+        self.users.iter().any(|user| {
+            // SAFETY: The module is held until `part()`.
+            let module = unsafe { Module::from_raw(user.0.as_ptr()) };
+            module.memory().any(|range| range.contains(&caller.0))
+        })
+    }
+
+    /// Whether the id has come to be used in both ways, and that is still to be said.
+    fn becomes_mixed(&mut self) -> bool {
+        self.open.load(Relaxed)
+            && !self.unmanaged.first.is_null()
+            && !core::mem::replace(&mut self.told, true)
+    }
+}
+
+/// Says that an id is used in both ways.
+fn say_mixed(id: usize) {
+    pr_warn!(
+        "some shadow variables with id {} belong to livepatches that do not declare it\n",
+        id
+    );
+}
+
+/// The module of a livepatch with an `is_shadow` state.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct User(pub(crate) NonNull<bindings::module>);
+
+// SAFETY: Followed only as long as the module is held, from `join()` to `part()`.
+unsafe impl Send for User {}
+// SAFETY: As above.
+unsafe impl Sync for User {}
+
+/// An address in the code that calls, 0 if it did not say.
+#[derive(Clone, Copy)]
+pub(crate) struct Caller(pub(crate) usize);
 
 /// What stands for the object of records: an address that no object has.
 fn record_key() -> *mut c_void {
@@ -296,7 +355,9 @@ static TABLE: Table = Table::new(&NOTHING, Ptr::new((&raw const NOTHING).cast_mu
 
 /// What is protected by the lock, besides table and records.
 struct Store {
-    /// Records that nobody needs, but that say what is closed. Those to drop first are the first.
+    /// Records of ids with variables or owners.
+    used: List,
+    /// Records that nobody needs, but that say what was told. Those to drop first are the first.
     idle: List,
     nr_idle: usize,
     /// The number of variables with any id.
@@ -315,6 +376,7 @@ struct Protected(UnsafeCell<Store>);
 unsafe impl Sync for Protected {}
 
 static STORE: Protected = Protected(UnsafeCell::new(Store {
+    used: List::new(),
     idle: List::new(),
     nr_idle: 0,
     variables: 0,
@@ -388,24 +450,30 @@ impl Store {
         // stays until `settle()` or `exit()`.
         unsafe {
             Header::init(record.cast(), record_key(), id);
-            (&raw mut (*record).variables).write(List::new());
+            (&raw mut (*record).managed).write(List::new());
+            (&raw mut (*record).unmanaged).write(List::new());
+            (&raw mut (*record).users).write(KVec::new());
             TABLE.insert(record.cast());
+            self.used.push_back(record.cast());
         }
         record
     }
 
-    /// Adds a variable to its id.
+    /// Adds a variable, `managed` or not, to its id.
     ///
     /// # Safety
     ///
     /// `record` must be in the table, `header` initialised, and its object have no such variable.
-    unsafe fn insert(&mut self, record: *mut Record, header: *mut Header) {
+    unsafe fn insert(&mut self, record: *mut Record, header: *mut Header, managed: bool) {
         // SAFETY: By the caller's promise.
         unsafe { self.wake(record) };
         // SAFETY: By the caller's promise; the memory stays until `remove()` and a grace period.
         unsafe {
             TABLE.insert(header.cast());
-            (*record).variables.push_front(header);
+            match managed {
+                true => (*record).managed.push_front(header),
+                false => (*record).unmanaged.push_front(header),
+            }
             (*record).live = (*record).live.wrapping_add(1);
         }
         if self.variables == 0 {
@@ -423,10 +491,14 @@ impl Store {
     ///
     /// `header` must be a variable of `record`.
     unsafe fn remove(&mut self, record: *mut Record, header: *mut Header) {
-        // SAFETY: By the caller's promise.
+        // SAFETY: By the caller's promise. The second list will do unless the first one ends with
+        // the variable.
         unsafe {
             TABLE.remove(header.cast());
-            (*record).variables.remove(header);
+            match (*record).managed.ends_with(header) {
+                true => (*record).managed.remove(header),
+                false => (*record).unmanaged.remove(header),
+            }
             (*record).live = (*record).live.wrapping_sub(1);
         }
         self.variables = self.variables.wrapping_sub(1);
@@ -448,6 +520,7 @@ impl Store {
                 self.idle.remove(record.cast());
                 self.nr_idle = self.nr_idle.wrapping_sub(1);
                 (*record).idle = false;
+                self.used.push_back(record.cast());
             }
         }
     }
@@ -458,29 +531,54 @@ impl Store {
     ///
     /// `record` must be in the table.
     unsafe fn settle(&mut self, record: *mut Record) {
-        // SAFETY: By the caller's promise; a record that is not idle is on no list.
+        // SAFETY: By the caller's promise; `idle` says what list the record is on.
         unsafe {
             if (*record).live != 0 || (*record).open.load(Relaxed) || (*record).idle {
                 return;
             }
-            if (*record).closed {
-                self.idle.push_back(record.cast());
-            } else {
-                self.idle.push_front(record.cast());
+            self.used.remove(record.cast());
+            match (*record).has_news() {
+                true => self.idle.push_back(record.cast()),
+                false => self.idle.push_front(record.cast()),
             }
             (*record).idle = true;
         }
         self.nr_idle = self.nr_idle.wrapping_add(1);
         if self.nr_idle > MAX_IDLE {
             let first = self.idle.first;
-            // SAFETY: The list holds records, and is longer than `MAX_IDLE`.
-            unsafe { self.wake(first.cast()) };
-            // SAFETY: The record is on no list, and has no variables.
+            // SAFETY: The record is on this list, and then on none; it has neither variables nor,
+            // as nobody owns the id, users.
             unsafe {
+                self.idle.remove(first);
                 TABLE.remove(first.cast());
                 Header::release(first);
             }
+            self.nr_idle = self.nr_idle.wrapping_sub(1);
         }
+    }
+
+    /// Moves `place` on the list of used records, by one [`BATCH`] at most, behind the next one that
+    /// has no owner. Returns its id and number of variables, and whether the list ends there.
+    ///
+    /// # Safety
+    ///
+    /// `place` must be on the list, and all others on it be records.
+    unsafe fn next_unowned(&mut self, place: *mut Header) -> (Option<(usize, usize)>, bool) {
+        for _ in 0..BATCH {
+            // SAFETY: What is on the list is valid under the lock; the rest is the caller's promise.
+            unsafe {
+                let next = Header::links(place).next;
+                let Some(record) = next.cast::<Record>().as_ref() else {
+                    return (None, true);
+                };
+                self.used.remove(place);
+                self.used.insert_before(place, Header::links(next).next);
+                if !record.open.load(Relaxed) {
+                    return (Some((record.header.entry.id, record.live)), false);
+                }
+            }
+        }
+        (None, false)
     }
 }
 
@@ -599,6 +697,7 @@ pub(crate) fn exit() {
     drop(work);
 
     let mut store = lock();
+    store.used = List::new();
     store.idle = List::new();
     store.nr_idle = 0;
     // SAFETY: There is no other user. What is left are records, each from the slab allocator.
@@ -645,7 +744,7 @@ pub(crate) fn get(obj: *mut c_void, id: usize) -> *mut c_void {
     Header::data(header)
 }
 
-/// Whether the core manages `id` and it has an owner.
+/// Whether `id` has an owner.
 fn is_open(id: usize) -> bool {
     let _guard = rcu::read_lock();
     // SAFETY: RCU is held; what is found with this key are records.
@@ -669,24 +768,19 @@ pub(crate) struct Request {
     pub(crate) ctor: Ctor,
     pub(crate) ctor_data: *mut c_void,
     pub(crate) existing: Existing,
-    /// Whether the id must be open.
-    pub(crate) managed: bool,
+    pub(crate) with: With,
+}
+
+/// How a variable is made, or variables are freed.
+#[derive(Clone, Copy)]
+pub(crate) enum With {
+    /// By its type: it is managed, and its id must have an owner.
+    Type,
+    /// By its id, as in 7.3.
+    Id(Caller),
 }
 
 impl Request {
-    /// Whether there is nothing against adding variables to the id of `record`.
-    ///
-    /// # Safety
-    ///
-    /// `record` must be NULL or in the table, and the lock held.
-    unsafe fn allowed(&self, record: *const Record) -> bool {
-        // SAFETY: By the caller's promise.
-        match unsafe { record.as_ref() } {
-            Some(record) => record.open.load(Relaxed) || !(record.closed || self.managed),
-            None => !self.managed,
-        }
-    }
-
     /// Says that the id is not open.
     fn refuse(&self, id: usize) {
         let function = match self.existing {
@@ -718,7 +812,8 @@ impl Request {
 ///
 /// The constructor must be callable with interrupts off.
 pub(crate) unsafe fn get_or_alloc(obj: *mut c_void, id: usize, request: &Request) -> *mut c_void {
-    if request.managed && !is_open(id) {
+    let typed = matches!(request.with, With::Type);
+    if typed && !is_open(id) {
         request.refuse(id);
         return null_mut();
     }
@@ -746,22 +841,18 @@ pub(crate) unsafe fn get_or_alloc(obj: *mut c_void, id: usize, request: &Request
             return request.exists(obj, id, Header::data(found.cast()));
         }
         let mut record = store.record(id);
-        // SAFETY: The lock is held.
-        if !unsafe { request.allowed(record) } {
-            // SAFETY: As above.
-            let told = unsafe { record.as_mut() }
-                .is_none_or(|record| core::mem::replace(&mut record.told, true));
-            drop(store);
-            if request.managed {
+        // SAFETY: The record, if there is one, is valid under the lock.
+        let managed = match (request.with, unsafe { record.as_ref() }) {
+            (With::Type, Some(record)) if record.open.load(Relaxed) => true,
+            (With::Type, _) => {
+                drop(store);
                 request.refuse(id);
-            } else if !told {
-                pr_warn!(
-                    "refused a shadow variable with id {}: no livepatch declares it any more\n",
-                    id
-                );
+                return null_mut();
             }
-            return null_mut();
-        }
+            // SAFETY: As above.
+            (With::Id(caller), Some(record)) => unsafe { record.is_user(caller) },
+            (With::Id(_), None) => false,
+        };
         if record.is_null() && spare.is_none() {
             drop(store);
             spare = Memory::new(size_of::<Record>(), request.gfp);
@@ -793,7 +884,14 @@ pub(crate) unsafe fn get_or_alloc(obj: *mut c_void, id: usize, request: &Request
         }
         let header = new.into_raw().cast::<Header>();
         // SAFETY: The record is there, the variable initialised and, as was seen, not there yet.
-        unsafe { store.insert(record, header) };
+        let mixed = unsafe {
+            store.insert(record, header, managed);
+            (*record).becomes_mixed()
+        };
+        drop(store);
+        if mixed {
+            say_mixed(id);
+        }
         return Header::data(header);
     }
 }
@@ -821,23 +919,35 @@ pub(crate) unsafe fn free(obj: *mut c_void, id: usize, dtor: Dtor) {
     unsafe { store.settle(record) };
 }
 
-/// Frees all variables with `id`, the oldest first.
+/// Frees all variables with `id` of a kind, the oldest first: by their type the managed ones, by
+/// their id the others. A livepatch that makes managed ones by their id frees both.
 ///
-/// Ends when there are none. Those that are added at the same time are freed, too, or not.
+/// So a livepatch that tidies up as in 7.3 does not reach what belongs to others, for which its
+/// destructor would be the wrong one. Ends when there are none. Those that are added at the same
+/// time are freed, too, or not.
 ///
 /// # Safety
 ///
 /// `dtor` must be callable with interrupts off.
-pub(crate) unsafe fn free_all(id: usize, dtor: Dtor) {
+pub(crate) unsafe fn free_all(id: usize, dtor: Dtor, with: With) {
     loop {
         let mut store = lock();
         let record = store.record(id);
-        if record.is_null() {
-            return;
-        }
+        // SAFETY: The record, if there is one, is valid under the lock.
+        let (managed, unmanaged) = match (with, unsafe { record.as_ref() }) {
+            (_, None) => return,
+            (With::Type, _) => (true, false),
+            // SAFETY: As above.
+            (With::Id(caller), Some(record)) => (unsafe { record.is_user(caller) }, true),
+        };
         for _ in 0..BATCH {
             // SAFETY: The record is valid under the lock.
-            let header = unsafe { (*record).variables.last };
+            let (first, second) = unsafe { ((*record).managed.last, (*record).unmanaged.last) };
+            let header = match (managed && !first.is_null(), unmanaged) {
+                (true, _) => first,
+                (false, true) => second,
+                (false, false) => null_mut(),
+            };
             if header.is_null() {
                 // SAFETY: Found in the table, under the lock that is held since.
                 unsafe { store.settle(record) };
@@ -853,45 +963,79 @@ pub(crate) unsafe fn free_all(id: usize, dtor: Dtor) {
     }
 }
 
-/// Manages the variables with `id` from now on: its first owner has come. May sleep.
+/// Makes variables of the type `id` possible: an owner has come, the first or another one. What the
+/// code of `user` makes by the id is managed, too. May sleep.
 ///
-/// Variables that are there already stay.
+/// Variables that are there already stay what they are.
 ///
 /// # Errors
 ///
 /// [`ENOMEM`], and [`ENODEV`] before [`init()`]; nothing has changed then.
-pub(crate) fn open(id: usize) -> Result {
-    let memory = Memory::new(size_of::<Record>(), bindings::GFP_KERNEL).ok_or(ENOMEM)?;
-    let mut store = lock();
-    if store.work.is_none() {
+///
+/// # Safety
+///
+/// The module of `user` must be held until [`part()`].
+pub(crate) unsafe fn join(id: usize, user: Option<User>) -> Result {
+    let mut memory = Some(Memory::new(size_of::<Record>(), bindings::GFP_KERNEL).ok_or(ENOMEM)?);
+    let mut users = KVec::new();
+    loop {
+        let mut store = lock();
+        if store.work.is_none() {
+            drop(store);
+            return Err(ENODEV);
+        }
+        let mut record = store.record(id);
+        if let Some(user) = user {
+            // SAFETY: The record, if there is one, is valid under the lock.
+            let known = unsafe { record.as_ref() }.map_or(&[][..], |record| &record.users[..]);
+            let needed = known.len().saturating_add(1);
+            if users.capacity() < needed {
+                drop(store);
+                users.reserve(needed, GFP_KERNEL)?;
+                continue;
+            }
+            for &user in Iterator::chain(known.iter(), &[user]) {
+                // There is room, as was seen.
+                let _ = users.push_within_capacity(user);
+            }
+        }
+        if let Some(memory) = memory.take_if(|_| record.is_null()) {
+            record = store.add_record(id, memory);
+        }
+        // SAFETY: Found in the table, or put there, under the lock that is held.
+        unsafe { store.wake(record) };
+        // SAFETY: The record is valid under the lock.
+        let mixed = unsafe {
+            if user.is_some() {
+                core::mem::swap(&mut (*record).users, &mut users);
+            }
+            (*record).open.store(true, Relaxed);
+            (*record).becomes_mixed()
+        };
         drop(store);
-        return Err(ENODEV);
+        if mixed {
+            say_mixed(id);
+        }
+        return Ok(());
     }
-    let mut record = store.record(id);
-    let spare = if record.is_null() {
-        record = store.add_record(id, memory);
-        None
-    } else {
-        Some(memory)
-    };
-    // SAFETY: Found in the table, or put there, under the lock that is held.
-    unsafe { store.wake(record) };
-    // SAFETY: The record is valid under the lock.
-    unsafe {
-        (*record).adopted = !(*record).closed && (*record).live != 0;
-        (*record).open.store(true, Relaxed);
-        (*record).closed = false;
-        (*record).told = false;
-    }
-    drop(store);
-    drop(spare);
-    Ok(())
 }
 
-/// Refuses further variables with `id`: its last owner has left.
+/// Undoes [`join()`] of one owner: what the code of `user` makes from now on is its own.
+pub(crate) fn part(id: usize, user: Option<User>) {
+    let store = lock();
+    let record = store.record(id);
+    // SAFETY: Records are valid under the lock.
+    if let (Some(record), Some(user)) = (unsafe { record.as_mut() }, user) {
+        record.users.retain(|other| *other != user);
+        if record.users.is_empty() {
+            record.users = KVec::new();
+        }
+    }
+}
+
+/// Refuses further variables of the type `id`: its last owner has left.
 ///
-/// Those that are there stay until they are [collected](collect). The core remembers the last
-/// [`MAX_IDLE`] ids that are closed and without variables; older ones are unrestricted again.
+/// The managed ones that are there stay until they are [collected](collect).
 pub(crate) fn close(id: usize) {
     let mut store = lock();
     let record = store.record(id);
@@ -899,29 +1043,9 @@ pub(crate) fn close(id: usize) {
         return;
     }
     // SAFETY: The record is valid under the lock.
-    unsafe {
-        (*record).closed = (*record).closed || (*record).open.load(Relaxed);
-        (*record).open.store(false, Relaxed);
-    }
-    // SAFETY: Found in the table, under the lock that is held since.
-    unsafe { store.settle(record) };
-}
-
-/// Undoes [`open()`] if variables were there before it, and nobody had declared the id: then who
-/// made them goes on with them, unmanaged. Which of those that came later are theirs nobody knows,
-/// so these stay, too. Returns whether that is so.
-pub(crate) fn give_back(id: usize) -> bool {
-    let mut store = lock();
-    let record = store.record(id);
-    // SAFETY: Records are valid under the lock.
-    if record.is_null() || unsafe { !core::mem::replace(&mut (*record).adopted, false) } {
-        return false;
-    }
-    // SAFETY: As above.
     unsafe { (*record).open.store(false, Relaxed) };
     // SAFETY: Found in the table, under the lock that is held since.
     unsafe { store.settle(record) };
-    true
 }
 
 /// Never frees a managed variable with `id` again: tasks may use them for ever. Says so, if there
@@ -933,7 +1057,7 @@ pub(crate) fn leak(id: usize, after: &str) {
     let Some(record) = (unsafe { record.as_mut() }) else {
         return;
     };
-    let news = !core::mem::replace(&mut record.leaked, true) && record.live != 0;
+    let news = !core::mem::replace(&mut record.leaked, true) && !record.managed.first.is_null();
     drop(store);
     if news {
         pr_warn!(
@@ -951,7 +1075,40 @@ pub(crate) fn live(id: usize) -> usize {
     unsafe { store.record(id).as_ref() }.map_or(0, |record| record.live)
 }
 
-/// Frees all variables with `id`, the oldest first, unless they [leak]. May sleep.
+/// Calls `f` with each id that has variables but no owner, and with their number. May sleep.
+///
+/// # Errors
+///
+/// That of `f`, which ends it.
+pub(crate) fn for_each_unowned(
+    _locked: &crate::lock::Locked,
+    mut f: impl FnMut(usize, usize) -> fmt::Result,
+) -> fmt::Result {
+    // A place on the list that stays when the lock is let go. There is no other one, as the mutex is
+    // held.
+    let mut place = MaybeUninit::<Header>::uninit();
+    let place = place.as_mut_ptr();
+    let mut store = lock();
+    // SAFETY: The place is ours, and on no list; it leaves this one in any case.
+    unsafe {
+        Header::init(place, null_mut(), 0);
+        store.used.push_front(place);
+    }
+    loop {
+        // SAFETY: The place is on the list.
+        let (found, end) = unsafe { store.next_unowned(place) };
+        drop(store);
+        let result = found.map_or(Ok(()), |(id, live)| f(id, live));
+        store = lock();
+        if end || result.is_err() {
+            // SAFETY: As above.
+            unsafe { store.used.remove(place) };
+            return result;
+        }
+    }
+}
+
+/// Frees all managed variables with `id`, the oldest first, unless they [leak]. May sleep.
 ///
 /// Unlike [`free_all`], it calls `dtor` in process context, without a lock.
 ///
@@ -963,7 +1120,7 @@ pub(crate) unsafe fn collect(id: usize, dtor: Dtor) {
     unsafe { collect_if(id, dtor, usize::MAX, |_| true) };
 }
 
-/// Frees the variables with `id` whose object's address lies in `range`. May sleep.
+/// Frees the managed variables with `id` whose object's address lies in `range`. May sleep.
 ///
 /// # Safety
 ///
@@ -976,7 +1133,7 @@ pub(crate) unsafe fn collect_range(id: usize, range: Range<usize>, dtor: Dtor) {
     unsafe { collect_if(id, dtor, live(id), inside) };
 }
 
-/// Frees those of the `left` oldest variables with `id` whose object `matches`.
+/// Frees those of the `left` oldest managed variables with `id` whose object `matches`.
 ///
 /// # Safety
 ///
@@ -997,7 +1154,7 @@ unsafe fn collect_if(
         }
         for _ in 0..BATCH {
             // SAFETY: The record is valid under the lock.
-            let header = unsafe { (*record).variables.last };
+            let header = unsafe { (*record).managed.last };
             if header.is_null() || left == 0 {
                 left = 0;
                 break;
@@ -1009,8 +1166,8 @@ unsafe fn collect_if(
                     store.remove(record, header);
                     gone.push_front(header);
                 } else {
-                    (*record).variables.remove(header);
-                    (*record).variables.push_front(header);
+                    (*record).managed.remove(header);
+                    (*record).managed.push_front(header);
                 }
             }
         }

@@ -20,7 +20,6 @@ use crate::{
         self,
         Acts,
         Claim,
-        End,
         Facts,
         Refusal,
         Table, //
@@ -69,8 +68,13 @@ struct Caller<'a>(&'a Locked);
 impl Acts<Source> for Caller<'_> {
     type Error = Error;
 
-    fn open(&mut self, claim: &Claim<Source>) -> Result {
-        shadow::open(claim.id)
+    fn join(&mut self, claim: &Claim<Source>) -> Result {
+        // SAFETY: The livepatch is held until `part()`, which follows in any case.
+        unsafe { shadow::join(claim.id, claim.data.user) }
+    }
+
+    fn part(&mut self, claim: &Claim<Source>) {
+        shadow::part(claim.id, claim.data.user);
     }
 
     fn collect(&mut self, claim: &Claim<Source>) {
@@ -82,23 +86,21 @@ impl Acts<Source> for Caller<'_> {
         }
     }
 
-    fn disown(&mut self, claim: &Claim<Source>) {
-        if !shadow::give_back(claim.id) {
-            self.collect(claim);
-        }
-    }
-
     fn leak(&mut self, claim: &Claim<Source>) {
         shadow::leak(claim.id, "a forced transition");
     }
 
     fn pre_patch(&mut self, claim: &Claim<Source>) -> Result {
         claim.data.pre_patch(self.0).inspect_err(|err| {
-            pr_warn!(
-                "pre-patch callback failed for state {} ({})\n",
-                claim.id,
-                err.to_errno()
-            );
+            // A state without a name can be one of the series, which says no more than that the
+            // livepatch could not be enabled.
+            if claim.data.name.is_some() {
+                pr_warn!(
+                    "pre-patch callback failed for state {} ({})\n",
+                    Label(claim),
+                    err.to_errno()
+                );
+            }
         })
     }
 
@@ -144,12 +146,8 @@ pub(crate) fn finish_enable(locked: &Locked, patch: &Patch, replaced: &[Arc<Patc
     let (table, acts) = (&Owners(locked), &mut Caller(locked));
     for old in replaced {
         let forced = old.is_forced(locked);
-        let end = End {
-            forced,
-            undone: false,
-        };
         for object in old.objects.borrow(locked) {
-            owners::release(object.claims.iter(), table, acts, end);
+            owners::release(object.claims.iter(), table, acts, forced);
         }
         owners::leave(old.claims.borrow(locked).iter(), table, acts, forced);
     }
@@ -202,13 +200,11 @@ pub(crate) fn begin_object(locked: &Locked, object: &Object) -> Result {
     })
 }
 
-/// Ends what [`begin_object`] began, if that was called. `undone` says that the livepatch, or the
-/// object, has not come after all.
-pub(crate) fn end_object(locked: &Locked, patch: &Patch, object: &Object, undone: bool) {
+/// Ends what [`begin_object`] began, if that was called.
+pub(crate) fn end_object(locked: &Locked, patch: &Patch, object: &Object) {
     let claims = object.claims.iter();
     let forced = patch.is_forced(locked);
-    let end = End { forced, undone };
-    owners::release(claims, &Owners(locked), &mut Caller(locked), end);
+    owners::release(claims, &Owners(locked), &mut Caller(locked), forced);
 }
 
 /// Frees the shadow variables that the core manages of what is in a module that goes away.
@@ -246,11 +242,13 @@ pub(crate) fn check_disable(locked: &Locked, patch: &Patch) -> Result {
     let Some(claim) = blocking else {
         return Ok(());
     };
-    pr_err!(
-        "livepatch '{}': state {} cannot be removed\n",
-        &*patch.name,
-        Label(claim)
-    );
+    if claim.data.name.is_some() {
+        pr_err!(
+            "livepatch '{}': state {} cannot be removed\n",
+            &*patch.name,
+            Label(claim)
+        );
+    }
     pr_err!(
         "The livepatch '{}' does not support disable\n",
         &*patch.name
@@ -323,8 +321,9 @@ pub(crate) fn is_compatible(
 
 fn say_why(refusal: Refusal, name: &CStr, old_patch: &CStr, state: Label<'_>) {
     match refusal {
-        // The kselftests expect no more than the line that follows.
+        // The kselftests of 7.3, and those of the series, expect no more than the line that follows.
         Refusal::Version => (),
+        Refusal::Blocked if state.0.data.name.is_none() => (),
         Refusal::Name => pr_err!(
             "livepatch '{}' calls state {} of livepatch '{}' by another name\n",
             name,
@@ -339,18 +338,6 @@ fn say_why(refusal: Refusal, name: &CStr, old_patch: &CStr, state: Label<'_>) {
         ),
         Refusal::Shadow => pr_err!(
             "livepatches '{}' and '{}' do not agree in is_shadow of state {}\n",
-            name,
-            old_patch,
-            state
-        ),
-        Refusal::BlockDisable => pr_err!(
-            "livepatches '{}' and '{}' do not agree in block_disable of state {}\n",
-            name,
-            old_patch,
-            state
-        ),
-        Refusal::Callbacks => pr_err!(
-            "livepatches '{}' and '{}' do not agree in which callbacks state {} has\n",
             name,
             old_patch,
             state
@@ -373,13 +360,17 @@ pub(crate) fn previous(locked: &Locked, id: usize) -> Option<RawState> {
         .iter()
         .take_while(|patch| !transition::is_current(locked, patch))
         .filter(|patch| !patch.is_withdrawn(locked))
-        .flat_map(|patch| patch.claims.borrow(locked).iter())
-        .filter(|claim| claim.is_state() && claim.id == id)
+        .filter_map(|patch| {
+            // Of two with this id in one livepatch, the first.
+            let mut claims = patch.claims.borrow(locked).iter();
+            claims.find(|claim| claim.is_state() && claim.id == id)
+        })
         .last()
         .map(|claim| claim.data.raw)
 }
 
-/// The owner table as a file in debugfs, a line per id.
+/// The owner table as a file in debugfs, a line per id; then the ids of shadow variables that have
+/// no owner.
 pub(crate) struct View;
 
 impl debugfs::Writer for View {
@@ -396,7 +387,17 @@ impl debugfs::Writer for View {
                 result = write_line(f, locked, claim.id);
             }
         });
-        result
+        result?;
+        shadow::for_each_unowned(locked, |id, live| {
+            // A state of 7.3 with the same id had its line.
+            if table.any(|owner| owner.id == id && owner.is_held()) {
+                return Ok(());
+            }
+            writeln!(
+                f,
+                "id={id} name=- owners=- managed=0 shadow=0 block_disable=0 live={live}"
+            )
+        })
     }
 }
 

@@ -848,7 +848,7 @@ fn complete(locked: &mut Locked) -> KVec<Arc<Patch>> {
     } else {
         for object in loaded_objects(locked, &patch) {
             object.post_unpatch(locked);
-            state::end_object(locked, &patch, object, began_with == Target::Patched);
+            state::end_object(locked, &patch, object);
         }
         match began_with {
             Target::Patched => state::abort_enable(locked, &patch, &replaced),

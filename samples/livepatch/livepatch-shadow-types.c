@@ -33,8 +33,11 @@ static void checks_dtor(void *obj, void *data)
 	pr_info("%p was checked %lu times\n", obj, *(unsigned long *)data);
 }
 
+/* Not what livepatch-shadow-fix1.c and -fix2.c use for the same structs. */
+#define SV_CHECKS	1002
+
 static struct klp_shadow_type checks_type = {
-	.id = 3,
+	.id = SV_CHECKS,
 	.dtor = checks_dtor,
 };
 

@@ -3,15 +3,14 @@
  * The state that livepatch-state-fix1.c introduces and livepatch-state-fix2.c
  * takes over.  Each release brings what is needed to remove it.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include <linux/kernel.h>
 #include <linux/livepatch.h>
 #include <linux/module.h>
 #include <linux/panic.h>
 #include <linux/slab.h>
 
-#define PANIC_STATE_ID		1
+/* Livepatches have these numbers in common: not one that the others use. */
+#define PANIC_STATE_ID		1001
 #define PANIC_TIMEOUT_SECONDS	60
 
 /* The first livepatch with the state: remember what there was. */

@@ -16,7 +16,6 @@ use crate::owners::{
     undo_enter,
     Acts,
     Claim,
-    End,
     Facts,
     Kind,
     Refusal,
@@ -51,7 +50,6 @@ fn traits(id: usize) -> Traits {
     Traits {
         shadow: id % 2 == 0,
         block_disable: false,
-        callbacks: 0b11110,
     }
 }
 
@@ -112,16 +110,15 @@ enum Phase {
 #[derive(Debug, Default)]
 struct Effects {
     phase: BTreeMap<usize, Phase>,
-    open: BTreeSet<usize>,
+    /// The owners that have joined, by what they own.
+    owners: BTreeMap<usize, usize>,
     leaked: BTreeSet<usize>,
     variables: BTreeMap<usize, usize>,
-    /// Ids with variables from before their first owner came.
-    adopted: BTreeSet<usize>,
     /// Livepatches that must not lose anything now.
     staying: Vec<Owner>,
-    /// Whether what ends now has not come after all.
-    undoing: bool,
     pre_patch_left: usize,
+    /// How many owners can still join.
+    joins_left: Option<usize>,
     wrong: Option<String>,
 }
 
@@ -158,23 +155,25 @@ struct Recorder<'a>(&'a World);
 impl Acts<Owner> for Recorder<'_> {
     type Error = ();
 
-    fn open(&mut self, claim: &Claim<Owner>) -> Result<(), ()> {
+    fn join(&mut self, claim: &Claim<Owner>) -> Result<(), ()> {
         let effects = &mut *self.0.effects.borrow_mut();
-        if !effects.open.insert(claim.id) {
-            effects.wrong = Some(format!("{claim:?} opened twice"));
+        if let Some(left) = &mut effects.joins_left {
+            *left = left.checked_sub(1).ok_or(())?;
         }
-        if effects.variables.contains_key(&claim.id) && !effects.leaked.contains(&claim.id) {
-            effects.adopted.insert(claim.id);
-        }
+        *effects.owners.entry(claim.id).or_default() += 1;
         Ok(())
     }
 
-    fn collect(&mut self, claim: &Claim<Owner>) {
-        self.0.close(claim, false);
+    fn part(&mut self, claim: &Claim<Owner>) {
+        let effects = &mut *self.0.effects.borrow_mut();
+        match effects.owners.get_mut(&claim.id) {
+            Some(0) | None => effects.wrong = Some(format!("{claim:?} parts, but never joined")),
+            Some(owners) => *owners -= 1,
+        }
     }
 
-    fn disown(&mut self, claim: &Claim<Owner>) {
-        self.0.close(claim, true);
+    fn collect(&mut self, claim: &Claim<Owner>) {
+        self.0.close(claim);
     }
 
     fn leak(&mut self, claim: &Claim<Owner>) {
@@ -222,21 +221,17 @@ fn facts(_: &Claim<Owner>) -> Facts<'_> {
 
 impl World {
     /// The last owner of shadow variables has left.
-    fn close(&self, claim: &Claim<Owner>, undone: bool) {
+    fn close(&self, claim: &Claim<Owner>) {
         let effects = &mut *self.effects.borrow_mut();
-        if !effects.open.remove(&claim.id) {
-            effects.wrong = Some(format!("{claim:?} closed twice"));
-        }
-        if undone != effects.undoing {
-            effects.wrong = Some(format!("{claim:?} closed, undone: {undone}"));
+        if effects.owners.remove(&claim.id) != Some(0) {
+            effects.wrong = Some(format!("{claim:?} closed before the last owner parted"));
         }
         for &owner in &effects.staying {
             if self.shadow_ids(owner).contains(&claim.id) {
                 effects.wrong = Some(format!("{claim:?} closed, but {owner} stays"));
             }
         }
-        let stay = effects.adopted.remove(&claim.id) && undone;
-        if !stay && !effects.leaked.contains(&claim.id) {
+        if !effects.leaked.contains(&claim.id) {
             effects.variables.remove(&claim.id);
         }
     }
@@ -289,7 +284,8 @@ impl World {
         self.effects.borrow_mut().pre_patch_left = pre_patch_left;
         self.livepatches[new].forced.set(false);
         self.list.push(new);
-        self.set_staying(&[]);
+        // The new one can fail.
+        self.set_staying(&[new]);
         self.transition = Some(Transition {
             livepatch: new,
             enables: true,
@@ -368,15 +364,13 @@ impl World {
             vec![livepatch]
         };
         self.set_staying(&gone);
-        let undone = enables && !patched;
-        self.effects.borrow_mut().undoing = undone;
         let this = &*self;
         let acts = &mut Recorder(this);
         let claims = &this.livepatches[livepatch].claims;
         for &owner in &gone {
             let old = &this.livepatches[owner];
             let forced = old.forced.get();
-            release(old.object.iter(), this, acts, End { forced, undone });
+            release(old.object.iter(), this, acts, forced);
         }
         match (enables, patched) {
             (true, true) => {
@@ -403,14 +397,13 @@ impl World {
     fn toggle_module(&mut self) {
         self.module ^= true;
         self.set_staying(&[]);
-        self.effects.borrow_mut().undoing = false;
         let this = &*self;
         for &owner in &this.list {
             let object = this.livepatches[owner].object.iter();
             if this.module {
                 hold(object, this, &mut Recorder(this)).unwrap();
             } else {
-                release(object, this, &mut Recorder(this), End::default());
+                release(object, this, &mut Recorder(this), false);
             }
         }
     }
@@ -418,7 +411,7 @@ impl World {
     /// Livepatches allocate what they may.
     fn allocate(&self) {
         let effects = &mut *self.effects.borrow_mut();
-        for &id in &effects.open {
+        for &id in effects.owners.keys() {
             *effects.variables.entry(id).or_default() += 1;
         }
     }
@@ -427,7 +420,9 @@ impl World {
         let effects = self.effects.borrow();
         prop_assert_eq!(&effects.wrong, &None);
         let owned: BTreeSet<usize> = self.list.iter().flat_map(|&o| self.shadow_ids(o)).collect();
-        prop_assert_eq!(&effects.open, &owned);
+        let joined: BTreeSet<usize> = effects.owners.keys().copied().collect();
+        prop_assert_eq!(&joined, &owned);
+        prop_assert!(effects.owners.values().all(|&owners| owners > 0));
         for id in effects.variables.keys() {
             prop_assert!(
                 owned.contains(id) || effects.leaked.contains(id),
@@ -533,7 +528,7 @@ proptest! {
     ) {
         let world = run(&wishes, &ops)?;
         let effects = world.effects.borrow();
-        prop_assert!(effects.open.is_empty());
+        prop_assert!(effects.owners.is_empty());
         prop_assert!(effects.phase.values().all(|&phase| phase == Phase::Absent));
         prop_assert!(effects.variables.keys().all(|id| effects.leaked.contains(id)));
     }
@@ -570,26 +565,18 @@ fn shared_state_is_removed_with_both() {
     world.verify().unwrap();
 }
 
-/// Who made shadow variables before an id was declared keeps them when the livepatch that declares
-/// it does not come; once it has come, they go with it.
+/// If one of its claims cannot be held, a livepatch owns none.
 #[test]
-fn variables_from_before_stay_when_enabling_is_undone() {
-    let object = (BTreeMap::new(), BTreeSet::from([1]));
-    for wishes in [managed(&[2]), object] {
-        let mut world = run(&[wishes], &[]).unwrap();
-        world.module = true;
-        world.effects.borrow_mut().variables.insert(2, 1);
-        world.enable(0, false, 99);
-        world.reverse();
-        world.finish();
-        assert_eq!(world.effects.borrow().variables[&2], 1);
+fn failing_join_leaves_nothing() {
+    for left in 0..3 {
+        let mut world = run(&[managed(&[2]), managed(&[2, 4, 6])], &[]).unwrap();
         world.enable(0, false, 99);
         world.finish();
-        world.disable(0);
-        world.finish();
-        let effects = world.effects.borrow();
-        assert_eq!(effects.variables.get(&2), None);
-        assert_eq!(effects.wrong, None);
+        world.effects.borrow_mut().joins_left = Some(left);
+        world.enable(1, false, 99);
+        assert_eq!(world.list, [0]);
+        assert_eq!(world.effects.borrow().owners, BTreeMap::from([(2, 1)]));
+        world.verify().unwrap();
     }
 }
 
@@ -653,7 +640,6 @@ fn verdict(
 const PLAIN: Traits = Traits {
     shadow: false,
     block_disable: false,
-    callbacks: 0,
 };
 
 #[test]
@@ -710,38 +696,47 @@ fn check_missing() {
 
 #[test]
 fn check_agreement() {
-    let of = |shadow, block_disable, callbacks| {
+    let of = |shadow, block_disable| {
         Kind::Managed(Traits {
             shadow,
             block_disable,
-            callbacks,
         })
     };
-    let old = || claim(of(false, false, 3), 0, Some("a"));
+    let old = || claim(of(false, false), 0, Some("a"));
     let cases = [
-        (claim(of(false, false, 3), 0, Some("a")), Ok(())),
-        (claim(of(false, false, 3), 0, None), Ok(())),
-        (claim(of(false, false, 3), 0, Some("b")), Err(Refusal::Name)),
-        (claim(of(true, false, 3), 0, None), Err(Refusal::Shadow)),
+        (claim(of(false, false), 0, Some("a")), Ok(())),
+        (claim(of(false, false), 0, None), Ok(())),
+        (claim(of(false, false), 0, Some("b")), Err(Refusal::Name)),
+        (claim(of(true, false), 0, None), Err(Refusal::Shadow)),
         (claim(Kind::Shadow, 0, None), Err(Refusal::Shadow)),
-        (
-            claim(of(false, true, 3), 0, None),
-            Err(Refusal::BlockDisable),
-        ),
-        (claim(of(false, false, 1), 0, None), Err(Refusal::Callbacks)),
+        (claim(of(false, true), 0, None), Ok(())),
         (claim(Kind::Legacy, 0, None), Err(Refusal::Legacy)),
     ];
     for (new, expected) in cases {
         assert_eq!(verdict(&[new], old(), false, false), expected);
     }
+    // A release can lift what its predecessor could not undo, or be the first that cannot.
+    for (before, after) in [(true, false), (false, true)] {
+        let old = claim(of(false, before), 0, None);
+        let new = [claim(of(false, after), 0, None)];
+        assert_eq!(verdict(&new, old, true, false), Ok(()));
+    }
     // To become managed is no disagreement.
     let legacy = || claim(Kind::Legacy, 1, None);
-    for new in [of(true, true, 3), of(false, false, 0)] {
+    for new in [of(true, true), of(false, false)] {
         assert_eq!(
             verdict(&[claim(new, 0, Some("a"))], legacy(), true, false),
             Ok(())
         );
     }
+    // As in 7.3: of two in the new livepatch the first counts, of two in the old one both.
+    let twice = [claim(Kind::Legacy, 2, None), claim(Kind::Legacy, 1, None)];
+    assert_eq!(
+        verdict(&twice, claim(Kind::Legacy, 2, None), true, false),
+        Ok(())
+    );
+    let result = verdict(&twice, claim(Kind::Legacy, 3, None), true, false);
+    assert_eq!(result, Err(Refusal::Version));
     // Nor is a shadow type, of a state of 7.3.
     let both = [claim(Kind::Legacy, 1, None), claim(Kind::Shadow, 0, None)];
     assert_eq!(verdict(&both, legacy(), true, false), Ok(()));

@@ -86,7 +86,6 @@ unload_lp $C
 log "% echo 0 > $SYSFS_KLP_DIR/$B/enabled"
 ! echo 0 2> /dev/null > $SYSFS_KLP_DIR/$B/enabled || fail_test "$B was disabled"
 load_failing_mod $C replace=1 states=21
-load_failing_mod $C replace=1 states=20
 [[ "$(cat $STATES)" == "id=20 name=vendor owners=$B managed=1 shadow=0 block_disable=1 live=0
 id=21 name=- owners=$B managed=1 shadow=0 block_disable=0 live=0" ]] || fail_test "$(cat $STATES)"
 load_lp $C replace=1 states=20:block
@@ -119,10 +118,6 @@ livepatch: livepatch '$B': state 20 (vendor) cannot be removed
 livepatch: The livepatch '$B' does not support disable
 % insmod test_modules/$C.ko replace=1 states=21
 livepatch: livepatch '$C' does not have state 20 (vendor) of livepatch '$B', which cannot be removed
-livepatch: Livepatch patch ($C) is not compatible with the already installed livepatches.
-insmod: ERROR: could not insert module test_modules/$C.ko: Invalid parameters
-% insmod test_modules/$C.ko replace=1 states=20
-livepatch: livepatches '$C' and '$B' do not agree in block_disable of state 20 (vendor)
 livepatch: Livepatch patch ($C) is not compatible with the already installed livepatches.
 insmod: ERROR: could not insert module test_modules/$C.ko: Invalid parameters
 % insmod test_modules/$C.ko replace=1 states=20:block

@@ -12,6 +12,10 @@ C=test_klp_rust_state_c
 MOD_BUSY=test_klp_callbacks_busy
 MOD_TARGET=test_klp_mod_target
 STATES=$SYSFS_DEBUG_DIR/livepatch/states
+CORE_REFS=$SYSFS_MODULE_DIR/livepatch/refcnt
+NO_TYPE="livepatch: klp_shadow_type_get_or_alloc: Trying to get shadow variable of non-registered type:"
+MIXED="livepatch: some shadow variables with id"
+DECLARE="belong to livepatches that do not declare it"
 
 need_rust_core
 setup_config
@@ -30,6 +34,11 @@ function check_owners() {
 function check_live() {
 	grep -q "^id=$1 .* live=$2\$" "$STATES" ||
 		fail_test "not $2 shadow variables $1:\n$(cat "$STATES")"
+}
+
+# ownerless(id, number) - what debugfs shows of shadow variables without owners
+function ownerless() {
+	echo "id=$1 name=- owners=- managed=0 shadow=0 block_disable=0 live=$2"
 }
 
 # end_test(messages) - check_result(), and that nothing of states is left
@@ -132,7 +141,6 @@ livepatch: enabling patch '$A'
 livepatch: '$A': initializing patching transition
 $A: pre_patch of state 10
 $A: pre_patch of state 11
-livepatch: pre-patch callback failed for state 11 (-19)
 livepatch: failed to enable patch '$A'
 livepatch: '$A': canceling patching transition, going to unpatch
 livepatch: '$A': completing unpatching transition
@@ -398,20 +406,17 @@ $B: shadow variable 20 is freed
 $(disabling $B "" "$B: shadow variable 20 is freed")"
 
 
-start_test "shadow variables without an owner are refused"
+start_test "shadow variables of a type need an owner, others do not"
 
 load_lp $A states=30:shadow types=31
 disable_lp $A
 unload_lp $A
-load_lp $B attempt=31
+load_lp $B attempt=30
 disable_lp $B
 unload_lp $B
-load_lp $C types=31 attempt=31
-disable_lp $C
-unload_lp $C
-load_lp $C attempt=32
-disable_lp $C
-unload_lp $C
+load_lp $B attempt=31 attempt_type=31
+disable_lp $B
+unload_lp $B
 
 end_test "$(enabling $A "states=30:shadow types=31" \
 "$A: pre_patch of state 30" "$A: post_patch of state 30")
@@ -422,45 +427,267 @@ $A: shadow variable 30 is freed
 $A: shadow variable 30 is freed
 $A: shadow variable 30 is freed
 $A: shadow variable 31 is freed")
-$(enabling $B attempt=31 \
-"livepatch: refused a shadow variable with id 31: no livepatch declares it any more")
+$(enabling $B attempt=30 "$B: there is a shadow variable 30 now")
 $(disabling $B)
-$(enabling $C "types=31 attempt=31" "$C: there is a shadow variable 31 now")
+$(enabling $B "attempt=31 attempt_type=31" "$NO_TYPE 31
+$B: no shadow variable 31
+$B: there is a shadow variable 31 now")
+$(disabling $B)"
+
+
+start_test "shadow variables that are freed by hand have nothing to do with owners"
+
+# Made while there is one, by the same livepatch.
+load_lp $C types=31 attempt=31 keep=1
+check_live 31 2
+disable_lp $C
+check_owners "$(ownerless 31 1)"
+unload_lp $C
+check_owners
+# Made before there is one, by another livepatch; said once for each id.
+load_lp $B attempt=31 keep=1
+load_lp $A states=31:shadow
+check_live 31 3
+disable_lp $A
+check_owners "$(ownerless 31 1)"
+unload_lp $A
+disable_lp $B
+unload_lp $B
+
+end_test "$(enabling $C "types=31 attempt=31 keep=1" "$MIXED 31 $DECLARE
+$C: there is a shadow variable 31 now")
 $(disabling $C "" "$C: shadow variable 31 is freed")
-$(enabling $C attempt=32 "$C: there is a shadow variable 32 now")
-$(disabling $C)"
+$C: shadow variable 31 is freed
+$(enabling $B "attempt=31 keep=1" "$B: there is a shadow variable 31 now")
+$(enabling $A states=31:shadow \
+"$A: pre_patch of state 31" "$A: post_patch of state 31")
+$(disabling $A \
+"$A: pre_unpatch of state 31" \
+"$A: post_unpatch of state 31
+$A: shadow variable 31 is freed
+$A: shadow variable 31 is freed")
+$(disabling $B)
+$B: shadow variable 31 is freed"
 
 
-start_test "shadow variables that nobody declared outlive a livepatch that does not come"
+start_test "they outlive a livepatch that does not come, however often"
 
 load_lp $C attempt=40 keep=1
-load_failing_mod $A types=40 states=41 fail=41
+load_failing_mod $A types=40 states=41:vendor fail=41
+load_lp $B states=40:shadow
+disable_lp $B
+unload_lp $B
+load_failing_mod $A types=40 states=41:vendor fail=41
+check_owners "$(ownerless 40 1)"
 disable_lp $C
 unload_lp $C
 
-end_test "$(enabling $C "attempt=40 keep=1" "$C: there is a shadow variable 40 now")
-% insmod test_modules/$A.ko types=40 states=41 fail=41
-livepatch: enabling patch '$A'
-livepatch: '$A': initializing patching transition
-$A: pre_patch of state 41
-livepatch: pre-patch callback failed for state 41 (-19)
+FAILED="livepatch: enabling patch '$A'
+livepatch: '$A': initializing patching transition"
+CANCELED="$A: pre_patch of state 41
+livepatch: pre-patch callback failed for state 41 (vendor) (-19)
 livepatch: failed to enable patch '$A'
 livepatch: '$A': canceling patching transition, going to unpatch
 livepatch: '$A': completing unpatching transition
 livepatch: '$A': unpatching complete
-insmod: ERROR: could not insert module test_modules/$A.ko: No such device
+insmod: ERROR: could not insert module test_modules/$A.ko: No such device"
+end_test "$(enabling $C "attempt=40 keep=1" "$C: there is a shadow variable 40 now")
+% insmod test_modules/$A.ko types=40 states=41:vendor fail=41
+$FAILED
+$MIXED 40 $DECLARE
+$CANCELED
+$(enabling $B states=40:shadow \
+"$B: pre_patch of state 40" "$B: post_patch of state 40")
+$(disabling $B \
+"$B: pre_unpatch of state 40" \
+"$B: post_unpatch of state 40
+$B: shadow variable 40 is freed
+$B: shadow variable 40 is freed")
+% insmod test_modules/$A.ko types=40 states=41:vendor fail=41
+$FAILED
+$CANCELED
 $(disabling $C)
 $C: shadow variable 40 is freed"
+
+
+start_test "a livepatch that tidies up by hand leaves the variables of owners alone"
+
+load_lp $A states=33:shadow types=34
+load_lp $B tidy=33
+load_lp $C attempt=34 leave=1 tidy=34
+check_live 34 2
+disable_lp $C
+unload_lp $C
+disable_lp $B
+unload_lp $B
+check_owners "id=33 name=- owners=$A managed=1 shadow=1 block_disable=0 live=3" \
+	"id=34 name=- owners=$A managed=1 shadow=1 block_disable=0 live=1"
+disable_lp $A
+unload_lp $A
+
+end_test "$(enabling $A "states=33:shadow types=34" \
+"$A: pre_patch of state 33" "$A: post_patch of state 33")
+$(enabling $B tidy=33)
+$(enabling $C "attempt=34 leave=1 tidy=34" "$MIXED 34 $DECLARE
+$C: there is a shadow variable 34 now")
+$(disabling $C)
+$C: shadow variable 34 is freed
+$(disabling $B)
+$(disabling $A \
+"$A: pre_unpatch of state 33" \
+"$A: post_unpatch of state 33
+$A: shadow variable 33 is freed
+$A: shadow variable 33 is freed
+$A: shadow variable 33 is freed
+$A: shadow variable 34 is freed")"
+
+
+start_test "shadow variables that are left behind are shown, and keep the core"
+
+load_lp $B attempt=60 leave=1
+disable_lp $B
+unload_lp $B
+check_owners "$(ownerless 60 1)"
+if [[ -e $CORE_REFS ]]; then
+	check_shows $CORE_REFS 1
+	! rmmod livepatch 2> /dev/null || fail_test "the core was unloaded"
+fi
+# What the administrator can do: load a livepatch that frees them.
+load_lp $C tidy=60
+disable_lp $C
+unload_lp $C
+[[ ! -e $CORE_REFS ]] || check_shows $CORE_REFS 0
+
+end_test "$(enabling $B "attempt=60 leave=1" "$B: there is a shadow variable 60 now")
+$(disabling $B)
+$(enabling $C tidy=60)
+$(disabling $C)
+$C: shadow variable 60 is freed"
+
+
+start_test "states repaired and unblocked by a release"
+
+# The first release forgets post_unpatch and cannot be disabled.
+load_lp $A states=50:block:forgot
+log "% echo 0 > $SYSFS_KLP_DIR/$A/enabled"
+! echo 0 2> /dev/null > $SYSFS_KLP_DIR/$A/enabled || fail_test "$A was disabled"
+load_failing_mod $B replace=1
+load_lp $B replace=1 states=50
+unload_lp $A
+check_owners "id=50 name=- owners=$B managed=1 shadow=0 block_disable=0 live=0"
+# So does one after it: there is a way out of this, too.
+load_lp $A replace=1 states=50:block:forgot
+unload_lp $B
+log "% echo 0 > $SYSFS_KLP_DIR/$A/enabled"
+! echo 0 2> /dev/null > $SYSFS_KLP_DIR/$A/enabled || fail_test "$A was disabled"
+load_lp $C replace=1 states=50
+unload_lp $A
+disable_lp $C
+unload_lp $C
+
+end_test "$(enabling $A states=50:block:forgot \
+"$A: pre_patch of state 50" "$A: post_patch of state 50")
+% echo 0 > $SYSFS_KLP_DIR/$A/enabled
+livepatch: The livepatch '$A' does not support disable
+% insmod test_modules/$B.ko replace=1
+livepatch: Livepatch patch ($B) is not compatible with the already installed livepatches.
+insmod: ERROR: could not insert module test_modules/$B.ko: Invalid parameters
+$(enabling $B "replace=1 states=50")
+% rmmod $A
+$(enabling $A "replace=1 states=50:block:forgot")
+% rmmod $B
+% echo 0 > $SYSFS_KLP_DIR/$A/enabled
+livepatch: The livepatch '$A' does not support disable
+$(enabling $C "replace=1 states=50")
+% rmmod $A
+$(disabling $C \
+"$C: pre_unpatch of state 50" "$C: post_unpatch of state 50")"
+
+
+start_test "livepatches side by side each go by their own"
+
+load_lp $A states=51:forgot,52
+load_lp $B states=51:block,52:quiet:name
+# The last one that has the state does as it can.
+disable_lp $B
+unload_lp $B
+load_lp $B states=51,52:block
+disable_lp $A
+unload_lp $A
+log "% echo 0 > $SYSFS_KLP_DIR/$B/enabled"
+! echo 0 2> /dev/null > $SYSFS_KLP_DIR/$B/enabled || fail_test "$B was disabled"
+load_lp $A replace=1 states=51:forgot,52
+unload_lp $B
+disable_lp $A
+unload_lp $A
+
+end_test "$(enabling $A states=51:forgot,52 \
+"$A: pre_patch of state 51
+$A: pre_patch of state 52" \
+"$A: post_patch of state 51
+$A: post_patch of state 52")
+$(enabling $B states=51:block,52:quiet:name)
+$(disabling $B)
+$(enabling $B states=51,52:block)
+$(disabling $A)
+% echo 0 > $SYSFS_KLP_DIR/$B/enabled
+livepatch: The livepatch '$B' does not support disable
+$(enabling $A "replace=1 states=51:forgot,52")
+% rmmod $B
+$(disabling $A \
+"$A: pre_unpatch of state 51
+$A: pre_unpatch of state 52" \
+"$A: post_unpatch of state 52")"
+
+
+start_test "a state and a shadow type with one id"
+
+load_lp $A states=53:shadow types=53
+check_owners "id=53 name=- owners=$A managed=1 shadow=1 block_disable=0 live=3"
+disable_lp $A
+unload_lp $A
+
+end_test "$(enabling $A "states=53:shadow types=53" \
+"$A: pre_patch of state 53" "$A: post_patch of state 53")
+$(disabling $A \
+"$A: pre_unpatch of state 53" \
+"$A: post_unpatch of state 53
+$A: shadow variable 53 is freed
+$A: shadow variable 53 is freed
+$A: shadow variable 53 is freed")"
+
+
+start_test "a state of 7.3 that is there twice counts as in 7.3"
+
+load_lp $A states=54:quiet=1,54:quiet=2
+check_owners "id=54 name=- owners=$A managed=0 shadow=0 block_disable=0 live=0"
+load_failing_mod $B replace=1 states=54:quiet=1
+load_lp $B replace=1 states=54:quiet=2,54:quiet=1
+unload_lp $A
+disable_lp $B
+unload_lp $B
+
+end_test "$(enabling $A states=54:quiet=1,54:quiet=2)
+% insmod test_modules/$B.ko replace=1 states=54:quiet=1
+livepatch: Livepatch patch ($B) is not compatible with the already installed livepatches.
+insmod: ERROR: could not insert module test_modules/$B.ko: Invalid parameters
+$(enabling $B "replace=1 states=54:quiet=2,54:quiet=1")
+% rmmod $A
+$(disabling $B)"
 
 
 start_test "mistakes in one livepatch are refused"
 
 remember_state
 for params in states=10,10 states=10:quiet,10 states=10:dtor types=20,20 types=0 \
-		"states=10 types=10" "states=10 object_types=10" "states=10:$(printf %064d 0)"; do
+		"states=10 types=10" "states=10 object_types=10" "states=10:$(printf %064d 0)" \
+		"states=10:shadow:nodtor types=10" "states=10:shadow:nodtor object_types=10" \
+		states=10:-; do
 	load_failing_mod $A $params
 	check_nothing_left $A
 done
+load_failing_mod $A 'states="10:two words"'
+check_nothing_left $A
 
 end_test "$(refused $A states=10,10 "livepatch '$A': state 10 is there twice")
 $(refused $A states=10:quiet,10 "livepatch '$A': state 10 is there twice")
@@ -471,7 +698,14 @@ $(refused $A "states=10 types=10" \
 "livepatch '$A': 10 is a shadow type and a state that is not is_shadow")
 $(refused $A "states=10 object_types=10" \
 "livepatch '$A': 10 is a shadow type and a state that is not is_shadow")
-$(refused $A "states=10:$(printf %064d 0)" "livepatch '$A': the name of state 10 is too long")"
+$(refused $A "states=10:$(printf %064d 0)" "livepatch '$A': the name of state 10 is too long")
+$(refused $A "states=10:shadow:nodtor types=10" \
+"livepatch '$A' has two destructors of shadow variables 10")
+$(refused $A "states=10:shadow:nodtor object_types=10" \
+"livepatch '$A' has two destructors of shadow variables 10")
+$(refused $A states=10:- "livepatch '$A': '-' cannot be the name of state 10")
+$(refused $A 'states="10:two words"' \
+"livepatch '$A': 'two words' cannot be the name of state 10")"
 
 
 start_test "livepatches that do not agree are refused"
@@ -479,7 +713,7 @@ start_test "livepatches that do not agree are refused"
 load_lp $A states=10:vendor,11=2,13
 remember_state
 for params in states=10:other states=11=1 states=10:quiet states=10:shadow types=10 \
-		states=13:quiet:name object_types=13; do
+		object_types=13; do
 	load_failing_mod $B $params
 	check_nothing_left $B
 done
@@ -506,8 +740,6 @@ insmod: ERROR: could not insert module test_modules/$B.ko: Invalid parameters
 $(refused $B states=10:quiet "livepatch '$B' does not manage state 10 (vendor) of livepatch '$A'" +)
 $(refused $B states=10:shadow "$SHADOW 10 (vendor)" +)
 $(refused $B types=10 "$SHADOW 10 (vendor)" +)
-$(refused $B states=13:quiet:name \
-"livepatches '$B' and '$A' do not agree in which callbacks state 13 has" +)
 $(refused $B object_types=13 "$SHADOW 13" +)
 $(enabling $B states=10,11)
 $(disabling $B)

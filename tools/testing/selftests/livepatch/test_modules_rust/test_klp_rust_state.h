@@ -19,7 +19,7 @@
 static char *states = "";
 module_param(states, charp, 0444);
 MODULE_PARM_DESC(states,
-		 "comma-separated; ID[:shadow][:block][:dtor][:quiet][:NAME][=VERSION]; quiet is without callbacks");
+		 "comma-separated; ID[:shadow][:block][:dtor][:nodtor][:forgot][:quiet][:NAME][=VERSION]; forgot is without post_unpatch, quiet without callbacks");
 
 static unsigned long types[MAX];
 static unsigned int nr_types;
@@ -55,9 +55,21 @@ static unsigned long attempt;
 module_param(attempt, ulong, 0444);
 MODULE_PARM_DESC(attempt, "try to attach a shadow variable with this id, in pre_patch of vmlinux");
 
+static unsigned long attempt_type;
+module_param(attempt_type, ulong, 0444);
+MODULE_PARM_DESC(attempt_type, "the same with a type of this id that nobody declared");
+
 static bool keep;
 module_param(keep, bool, 0444);
 MODULE_PARM_DESC(keep, "keep what was attached by attempt until the module is unloaded");
+
+static bool leave;
+module_param(leave, bool, 0444);
+MODULE_PARM_DESC(leave, "do not free what was attached by attempt");
+
+static unsigned long tidy;
+module_param(tidy, ulong, 0444);
+MODULE_PARM_DESC(tidy, "free all shadow variables with this id when the module is unloaded");
 
 /* What shadow variables are attached to: nothing that goes with a module. */
 #define NR_ANCHORS	3
@@ -118,12 +130,28 @@ static int object_pre_patch(struct klp_object *obj)
 	return 0;
 }
 
+static void attach(void *obj, struct klp_shadow_type *type)
+{
+	if (!klp_shadow_type_get_or_alloc(obj, type, sizeof(unsigned long),
+					  GFP_KERNEL, &type->id))
+		pr_info("no shadow variable %lu\n", type->id);
+}
+
 static int attempt_pre_patch(struct klp_object *obj)
 {
+	struct klp_shadow_type undeclared = {
+		.id = attempt_type,
+		.ctor = set_id,
+	};
+
+	if (attempt_type)
+		attach(anchor(2), &undeclared);
+	if (!attempt)
+		return 0;
 	if (klp_shadow_alloc(anchor(2), attempt, sizeof(unsigned long),
 			     GFP_KERNEL, set_id, &attempt)) {
 		pr_info("there is a shadow variable %lu now\n", attempt);
-		if (!keep)
+		if (!keep && !leave)
 			klp_shadow_free(anchor(2), attempt, NULL);
 	}
 	return 0;
@@ -146,13 +174,6 @@ static void object_post_unpatch(struct klp_object *obj)
 
 static struct klp_shadow_type type_structs[2 * MAX];
 static struct klp_shadow_type *type_lists[2][MAX + 1];
-
-static void attach(void *obj, struct klp_shadow_type *type)
-{
-	if (!klp_shadow_type_get_or_alloc(obj, type, sizeof(unsigned long),
-					  GFP_KERNEL, &type->id))
-		pr_info("no shadow variable %lu\n", type->id);
-}
 
 /* The types of the object are registered by now, those of the livepatch too. */
 static int target_pre_patch(struct klp_object *obj)
@@ -251,6 +272,10 @@ static int parse_state(struct klp_state *state, char *text)
 			state->block_disable = true;
 		} else if (!strcmp(word, "dtor")) {
 			state->callbacks.shadow_dtor = count_dtor;
+		} else if (!strcmp(word, "nodtor")) {
+			state->callbacks.shadow_dtor = NULL;
+		} else if (!strcmp(word, "forgot")) {
+			state->callbacks.post_unpatch = NULL;
 		} else if (!strcmp(word, "quiet")) {
 			memset(&state->callbacks, 0, sizeof(state->callbacks));
 		} else {
@@ -307,7 +332,7 @@ static int __init test_klp_rust_state_init(void)
 			.post_unpatch = object_post_unpatch,
 		};
 
-	if (attempt)
+	if (attempt || attempt_type)
 		objs[0].callbacks.pre_patch = attempt_pre_patch;
 
 	err = klp_enable_patch(&patch);
@@ -327,6 +352,8 @@ static void __exit test_klp_rust_state_exit(void)
 {
 	if (keep)
 		klp_shadow_free(anchor(2), attempt, count_dtor);
+	if (tidy)
+		klp_shadow_free_all(tidy, count_dtor);
 	kfree(parsed);
 }
 
