@@ -28,7 +28,7 @@ rootfs=$("$REPO/scripts/rootfs.sh" "$arch")
 # What this boot adds to the base system. The two archives one after the other
 # are one initramfs.
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/klp-guest.XXXXXX")
-trap 'rm -rf "$tmp"' EXIT
+TEMPS+=("$tmp")
 mkdir -p "$tmp/add/klp"
 cp "$REPO/scripts/guest/"* "$tmp/add/klp/"
 mv "$tmp/add/klp/init" "$tmp/add/init"

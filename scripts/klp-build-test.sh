@@ -174,7 +174,7 @@ done
 
 rootfs=$("$REPO/scripts/rootfs.sh" "$arch")
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/klp-guest.XXXXXX")
-trap 'rm -rf "$tmp"' EXIT
+TEMPS+=("$tmp")
 mkdir -p "$tmp/add/klp"
 cp "$REPO/scripts/guest/"* "$tmp/add/klp/"
 mv "$tmp/add/klp/init" "$tmp/add/init"

@@ -9,6 +9,7 @@ complained, or ended before the programs did, wherever that happened.
 """
 
 import argparse
+import ctypes
 import os
 import re
 import selectors
@@ -18,6 +19,7 @@ import sys
 import time
 
 PASS, FAIL, HANG, CRASH = 0, 1, 2, 3
+PR_SET_PDEATHSIG = 1
 
 # What differs between architectures. The program port is a second UART where
 # the machine has one, else a virtio console.
@@ -192,9 +194,13 @@ def run(args):
             return CRASH
         return FAIL if rc else PASS
 
+    for number in signal.SIGTERM, signal.SIGHUP:
+        signal.signal(number, lambda n, _: sys.exit(128 + n))
+    # Whatever becomes of this program, QEMU does not outlive it.
+    libc = ctypes.CDLL(None)
     qemu = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                            stderr=open(args.log + ".qemu", "wb"))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+                            stderr=open(args.log + ".qemu", "wb"),
+                            preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
     hang = False
     try:
         sel = selectors.DefaultSelector()

@@ -102,6 +102,7 @@ host_tests() {
 }
 
 for arch in "${archs[@]}"; do plain "tools $arch" "$scripts/deps.sh" "$arch" || true; done
+with_tap "scripts" - "$scripts/tests/run.py"
 with_tap "lint" - "$scripts/lint.sh" spdx rustfmt checkpatch shellcheck python
 plain "series" "$scripts/series.sh" || true
 [[ ! -x $scripts/host-tests.sh ]] || host_tests
@@ -144,7 +145,7 @@ boot_core() {
 # two go side by side, with their output one after the other.
 boot_all() {
 	[[ $(cores "$1") != *c* ]] || boot_core "$1" c
-	boot_core "$1" y >"$LOGS/boot-y.log" 2>&1 &
+	spawn boot_core "$1" y >"$LOGS/boot-y.log" 2>&1
 	boot_core "$1" m
 	wait $! || true
 	cat "$LOGS/boot-y.log"
