@@ -21,13 +21,14 @@ $(if $(filter-out m y c,$(CORE)),$(error CORE=$(CORE): must be m, y or c))
 $(if $(filter-out 0 1,$(DEBUG)),$(error DEBUG=$(DEBUG): must be 0 or 1))
 $(if $(KSRC),$(if $(wildcard $(KSRC)/Makefile),,$(error KSRC=$(KSRC): no kernel tree there)))
 
-.PHONY: bench doc help demo test kselftest sets-walk klp-build compare stress shell build lint series clean
+.PHONY: bench doc help demo test kselftest reload sets-walk klp-build compare stress shell build lint series clean
 help:
 	@echo 'A livepatch core in Rust for Linux 7.3'
 	@echo
 	@echo '  make demo       boot a guest, livepatch it, and undo it: /proc/cmdline three times'
 	@echo '  make test       all that CI runs; ends with "N passed, N failed, N skipped"'
 	@echo '  make kselftest  the livepatch selftests in the guest, as TAP'
+	@echo '  make reload     the core loaded and unloaded 100 times'
 	@echo '  make compare    C core and Rust core side by side; unlisted differences fail'
 	@echo '  make stress     transitions back and forth on a busy guest, then a search for leaks'
 	@echo '  make bench      what both cores cost, in instructions: a table, JSON, and plots'
@@ -48,11 +49,11 @@ help:
 	@echo '  QUICK=1            make bench in minutes, without the C core'\''s longest cells'
 	@echo '  KSRC=DIR           a Linux 7.3.y tree, instead of the one that apt fetches'
 
-demo kselftest sets-walk shell:
+demo kselftest reload sets-walk shell:
 	@scripts/guest.sh $@
 
 stress:
-	@KLP_SMP=$${KLP_SMP:-4} KLP_APPEND="kmemleak=on $$KLP_APPEND" scripts/guest.sh stress,kmemleak
+	@scripts/guest.sh stress,kmemleak
 
 klp-build:
 	@scripts/klp-build-test.sh

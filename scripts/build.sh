@@ -49,38 +49,11 @@ seed() {
 	mv "$bld.tmp" "$bld"
 }
 
-# verify_config: every symbol that a fragment asks for holds. One that
-# olddefconfig dropped (renamed, or a dependency is off) would otherwise go
-# unnoticed until a test that needs it passes for the wrong reason.
-verify_config() {
-	local line sym bad=0
-	declare -A asked
-	while read -r line; do
-		case $line in
-		CONFIG_*=*) asked[${line%%=*}]=${line#*=} ;;
-		'# CONFIG_'*' is not set') sym=${line#\# } && asked[${sym%% *}]=n ;;
-		esac
-	done < <(cat "${fragments[@]}")
-	for sym in "${!asked[@]}"; do
-		if [[ ${asked[$sym]} == n ]]; then
-			! grep -q "^$sym=" "$bld/.config" || { echo "$sym: asked to be off, is on" && bad=1; }
-		else
-			grep -qxF "$sym=${asked[$sym]}" "$bld/.config" ||
-				{ echo "$sym: asked for ${asked[$sym]}, got $(grep -w "$sym" "$bld/.config" || echo 'no such symbol here')" && bad=1; }
-		fi
-	done
-	if ((bad)); then
-		rm -f "$bld/klp/config"
-		echo "error: the kernel configuration is not what scripts/config asks for"
-		return 1
-	fi
-}
-
 configure() {
 	kmake "$tree" "$bld" "$arch" tinyconfig
 	"$tree/scripts/kconfig/merge_config.sh" -m -O "$bld" "$bld/.config" "${fragments[@]}"
 	kmake "$tree" "$bld" "$arch" olddefconfig
-	verify_config
+	"$REPO/scripts/verify-config.sh" "$bld/.config" "${fragments[@]}" || { rm -f "$bld/klp/config" && return 1; }
 }
 
 case $arch in

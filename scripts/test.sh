@@ -133,12 +133,11 @@ boot_core() {
 	plain "$arch demo CORE=$core" guest "$arch" "$core" demo demo || true
 	[[ $core != c ]] || return 0
 	with_tap "$arch kunit CORE=$core" "$(log_of "$arch" "$core" kunit console)" \
-		guest "$arch" "$core" kunit kunit KLP_APPEND=kunit.enable=1 KLP_LIMIT=300
+		guest "$arch" "$core" kunit kunit
 	with_tap "$arch kselftest CORE=$core" "$(log_of "$arch" "$core" kselftest output)" \
 		guest "$arch" "$core" kselftest kselftest
 	plain "$arch sets-walk CORE=$core" guest "$arch" "$core" sets-walk sets-walk || true
-	plain "$arch reload CORE=$core" guest "$arch" "$core" reload,kmemleak reload \
-		KLP_APPEND=kmemleak=on KLP_LIMIT=600 || true
+	plain "$arch reload CORE=$core" guest "$arch" "$core" reload,kmemleak reload || true
 }
 
 # boot_all ARCH: the guest with each core. A guest keeps one CPU of the host busy:
