@@ -14,6 +14,8 @@ import tempfile
 
 REPO = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
 TREE_FILES = 64
+CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"),
+                     "rust-livepatch")
 # What scripts/check.sh asks for.
 QUICK = os.environ.get("KLP_TESTS") == "quick"
 
@@ -200,3 +202,19 @@ class World:
 
     def close(self):
         shutil.rmtree(self.dir)
+
+
+class RealWorld(World):
+    """This repository and its cache, with all that is real."""
+
+    def __init__(self):
+        self.dir = tempfile.mkdtemp(prefix="klp-world.")
+        self.repo = REPO
+        self.cache = CACHE
+        for name in "tmp", "stub":
+            os.makedirs(self.path(name))
+        # Its output has steps; a cache that the caller has locked would not do.
+        self.env = dict({k: v for k, v in os.environ.items() if not k.startswith("MAKE")
+                         and k not in ("MFLAGS", "KLP_T0", "KLP_LOCK_FD", "KLP_LOG")},
+                        TMPDIR=self.path("tmp"), STUB_DIR=self.path("stub"),
+                        ARCH="x86_64", CORE="m", DEBUG="0", KLP_TEST_WORLD=self.dir)
