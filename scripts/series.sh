@@ -72,6 +72,7 @@ new "samples: livepatch: add samples for managed states and replace sets" \
 edit 0007 0010 0011
 new "selftests: livepatch: add tests of the core in Rust" \
 	"What it adds to the C core, what it refuses, and a benchmark of both." tools
+edit 0050 0051
 
 # Nothing is left out, and nothing else comes in.
 while read -r file; do

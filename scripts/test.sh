@@ -103,7 +103,7 @@ host_tests() {
 
 for arch in "${archs[@]}"; do plain "tools $arch" "$scripts/deps.sh" "$arch" || true; done
 with_tap "scripts" - "$scripts/tests/run.py"
-with_tap "lint" - "$scripts/lint.sh" spdx rustfmt checkpatch shellcheck python
+with_tap "lint" - "$scripts/lint.sh" spdx rustfmt copies checkpatch shellcheck python
 plain "series" "$scripts/series.sh" || true
 [[ ! -x $scripts/host-tests.sh ]] || host_tests
 
@@ -136,6 +136,8 @@ boot_core() {
 		guest "$arch" "$core" kunit kunit
 	with_tap "$arch kselftest CORE=$core" "$(log_of "$arch" "$core" kselftest output)" \
 		guest "$arch" "$core" kselftest kselftest
+	[[ $arch-$core != x86_64-m ]] || with_tap "$arch run_kselftest CORE=$core" \
+		"$(log_of "$arch" "$core" run_kselftest output)" guest "$arch" "$core" run_kselftest run_kselftest
 	plain "$arch sets-walk CORE=$core" guest "$arch" "$core" sets-walk sets-walk || true
 	plain "$arch reload CORE=$core" guest "$arch" "$core" reload,kmemleak reload || true
 }
@@ -162,6 +164,10 @@ for arch in "${archs[@]}"; do
 	fi
 	boot_all "$arch"
 done
+
+if [[ ${built[x86_64-m]:-} && $debug == 0 ]]; then
+	with_tap "Ctrl-C at make demo" - env KLP_TESTS=real "$scripts/tests/run.py" InterruptReal
+fi
 
 if [[ $debug == 1 ]]; then
 	missing "bench QUICK=1" "the checkers of DEBUG=1 are not what is measured"

@@ -50,3 +50,5 @@ fn sift_down<T, K: PartialOrd>(
         root = child;
     }
 }
+/// Seeded.
+pub fn seeded() -> u32 { kernel::kallsyms::seeded() }

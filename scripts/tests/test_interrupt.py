@@ -5,6 +5,7 @@ terminal is as it was, nothing half-made is taken for whole later."""
 import concurrent.futures
 import contextlib
 import fcntl
+import glob
 import os
 import pty
 import signal
@@ -44,6 +45,9 @@ class OnTerminal:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.chdir(w.repo)
+            # A terminal's programs ignore none of these, as what runs in the background may.
+            for number in signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP:
+                signal.signal(number, signal.SIG_DFL)
             for name in [n for n in os.environ if n not in w.env]:
                 del os.environ[name]
             os.environ.update(w.env, **env)
@@ -160,6 +164,54 @@ class Interrupt(unittest.TestCase):
         for moment, wrong in results.items():
             with self.subTest(moment=moment):
                 self.assertEqual(wrong, [])
+
+
+DONE = glob.glob(world.CACHE + "/linux*/build/x86_64-m/klp/done")
+
+
+@unittest.skipUnless(os.environ.get("KLP_TESTS") == "real", "with KLP_TESTS=real only")
+@unittest.skipUnless(DONE, "no kernel was built (make build)")
+class InterruptReal(unittest.TestCase):
+    """The same with the real kernel's make and the real QEMU, in the real cache. Each
+    moment is a text in the output, and seconds after it."""
+
+    MOMENTS = (("step 1/4", 0.0), ("step 2/4", 0.5), ("building the kernel", 2.0),
+               ("building the test modules", 3.0), ("step 3/4", 0.3), ("step 4/4", 0.5),
+               ("step 4/4", 4.0))
+
+    def test_ctrl_c(self):
+        for text, seconds in self.MOMENTS:
+            with self.subTest(moment="%s + %.1f s" % (text, seconds)):
+                self.interrupt(text.encode(), seconds)
+
+    def interrupt(self, text, seconds):
+        if b"building" in text:
+            for path in DONE:
+                os.unlink(path)
+        w = world.RealWorld()
+        try:
+            terminal = OnTerminal(w)
+            try:
+                wait_until(300, lambda: terminal.poll() or text in terminal.output)
+                self.assertIn(text, terminal.output)
+                wait_until(seconds, terminal.poll)
+                terminal.type(b"\x03")
+                self.assertTrue(wait_until(40, terminal.poll), w.processes())
+                self.assertEqual(check_end(w), [], terminal.output.decode())
+            finally:
+                terminal.close()
+        finally:
+            w.close()
+
+    def test_demo_afterwards(self):
+        w = world.RealWorld()
+        try:
+            done = subprocess.run(["make", "demo"], cwd=w.repo, env=w.env, text=True,
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT)
+            self.assertEqual(done.returncode, 0, done.stdout)
+        finally:
+            w.close()
 
 
 if __name__ == "__main__":
