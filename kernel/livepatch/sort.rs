@@ -68,3 +68,5 @@ fn sift_down(items: &mut dyn Sort, mut root: usize, end: usize) {
         root = child;
     }
 }
+/// Seeded.
+pub fn seeded() -> u32 { kernel::kallsyms::seeded() }
