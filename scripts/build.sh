@@ -97,7 +97,7 @@ mkdir -p "$bld/klp"
 rm -f "$bld/klp/done"
 
 # The graft brings new Kconfig symbols: they configure anew, as the fragments do.
-cfg=$({ cat "${fragments[@]}" "$base/pristine/Makefile" "$tree/kernel/livepatch/"Kconfig* "$tree"/samples/Kconfig; echo "$TOOLCHAIN_ID"; } | sha256sum)
+cfg=$({ cat "${fragments[@]}" "$base/pristine/Makefile" "$tree/kernel/livepatch/"*Kconfig* "$tree"/samples/Kconfig; echo "$TOOLCHAIN_ID"; } | sha256sum)
 if [[ ! -e $bld/klp/config || $(<"$bld/klp/config") != "$cfg" ]]; then
 	rm -f "$bld/klp/config"
 	run_log "config-$name" "configuring $name" configure "$tree" "$bld" "$arch" "${fragments[@]}"

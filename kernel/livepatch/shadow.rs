@@ -8,11 +8,11 @@
 //! that takes long lets go of the lock after every [`BATCH`] variables.
 //!
 //! Each id has a [`Record`] with the lists of its variables. A variable belongs either to whoever
-//! made it, with a function of 7.3, and is freed by hand; or to the livepatches that declare its id,
-//! and the core frees it when the last of them leaves. Such a *managed* variable was made with its
-//! type, or by the code of a livepatch with an `is_shadow` state, which may use the functions of 7.3
-//! ([`Caller`] tells). Which it is stays as it was made. Owners [join](join) and [part](part); an id
-//! that has none is [closed](close), and variables of its type cannot be made.
+//! made it, with a function of 7.3, and is freed by hand; or to the livepatches that declare its
+//! id, and the core frees it when the last of them leaves. Such a *managed* variable was made with
+//! its type, or by the code of a livepatch with an `is_shadow` state, which may use the functions
+//! of 7.3 ([`Caller`] tells). Which it is stays as it was made. Owners [join](join) and
+//! [part](part); an id that has none is [closed](close), and variables of its type cannot be made.
 //!
 //! Variables outlive the livepatch that made them: while there are any, the core stays.
 //!
@@ -256,7 +256,8 @@ impl List {
 
     /// # Safety
     ///
-    /// `header` must be on this list, or on another one that does not [end](Self::ends_with) with it.
+    /// `header` must be on this list, or on another one that does not [end](Self::ends_with) with
+    /// it.
     unsafe fn remove(&mut self, header: *mut Header) {
         // SAFETY: By the caller's promise.
         unsafe {
@@ -557,15 +558,16 @@ impl Store {
         }
     }
 
-    /// Moves `place` on the list of used records, by one [`BATCH`] at most, behind the next one that
-    /// has no owner. Returns its id and number of variables, and whether the list ends there.
+    /// Moves `place` on the list of used records, by one [`BATCH`] at most, behind the next one
+    /// that has no owner. Returns its id and number of variables, and whether the list ends there.
     ///
     /// # Safety
     ///
     /// `place` must be on the list, and all others on it be records.
     unsafe fn next_unowned(&mut self, place: *mut Header) -> (Option<(usize, usize)>, bool) {
         for _ in 0..BATCH {
-            // SAFETY: What is on the list is valid under the lock; the rest is the caller's promise.
+            // SAFETY: What is on the list is valid under the lock; the rest is the caller's
+            // promise.
             unsafe {
                 let next = Header::links(place).next;
                 let Some(record) = next.cast::<Record>().as_ref() else {
@@ -1084,8 +1086,8 @@ pub(crate) fn for_each_unowned(
     _locked: &crate::lock::Locked,
     mut f: impl FnMut(usize, usize) -> fmt::Result,
 ) -> fmt::Result {
-    // A place on the list that stays when the lock is let go. There is no other one, as the mutex is
-    // held.
+    // A place on the list that stays when the lock is let go. There is no other one, as the mutex
+    // is held.
     let mut place = MaybeUninit::<Header>::uninit();
     let place = place.as_mut_ptr();
     let mut store = lock();

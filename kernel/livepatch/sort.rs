@@ -68,5 +68,3 @@ fn sift_down(items: &mut dyn Sort, mut root: usize, end: usize) {
         root = child;
     }
 }
-/// Seeded.
-pub fn seeded() -> u32 { kernel::kallsyms::seeded() }

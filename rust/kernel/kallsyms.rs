@@ -96,5 +96,3 @@ pub fn for_each_module_symbol<F: FnMut(&CStr, usize) -> ControlFlow<()>>(module:
         )
     };
 }
-/// Seeded.
-pub fn seeded() -> u32 { 7 }

@@ -13,7 +13,8 @@ MOD_BUSY=test_klp_callbacks_busy
 MOD_TARGET=test_klp_mod_target
 STATES=$SYSFS_DEBUG_DIR/livepatch/states
 CORE_REFS=$SYSFS_MODULE_DIR/livepatch/refcnt
-NO_TYPE="livepatch: klp_shadow_type_get_or_alloc: Trying to get shadow variable of non-registered type:"
+NO_TYPE="livepatch: klp_shadow_type_get_or_alloc:"
+NO_TYPE+=" Trying to get shadow variable of non-registered type:"
 MIXED="livepatch: some shadow variables with id"
 DECLARE="belong to livepatches that do not declare it"
 
