@@ -71,17 +71,18 @@ saved_command() {
 	sed -n 's/^savedcmd_[^ ]* := //p' "$1/$dir/.$name.cmd" | sed -E 's/\\#/#/g; s/;.*//; s/ --emit=[^ ]*//g'
 }
 
-# type_check BUILD OBJECT OPTION...: that command, made to stop after the types.
+# type_check BUILD OBJECT OPTION...: that command, made to stop after the types. With
+# KERNEL, "=FILE", the kernel's crate is in that.
 type_check() {
 	local build=$1 object=$2
 	shift 2
-	(cd "$build" && RUSTC_BOOTSTRAP=1 bash -c "$(saved_command "$build" "$object" | sed 's/ --out-dir [^ ]*//') $*")
+	(cd "$build" && RUSTC_BOOTSTRAP=1 bash -c "$(saved_command "$build" "$object" | sed "s| --out-dir [^ ]*||; s| --extern kernel | --extern kernel${KERNEL:-} |") $*")
 }
 
 # The core's crates, and the kernel's own when rust/ has changed since it was
 # built. Of the architectures that were built: each has code that others have not.
 quick_types() {
-	local base build tree out arch found=() kernel=() old
+	local base build tree out arch found=() kernel old
 	base=$CACHE/linux
 	[[ -z ${KSRC:-} ]] || base=$CACHE/linux-$(basename "$KSRC")-$(cd "$KSRC" && pwd | sha256sum | cut -c1-8)
 	tree=$base/tree
@@ -98,12 +99,12 @@ quick_types() {
 	for build in "${found[@]}"; do
 		echo "# ${build##*/}"
 		mkdir -p "$build/klp"
-		kernel=()
+		kernel=''
 		old=$(find "$tree/rust" -newer "$build/rust/libkernel.rmeta" \( -name '*.rs' -o -name '*.c' -o -name '*.h' \) -printf '%P\n')
 		if [[ -n $old ]]; then
 			# The C part needs bindgen, and its header all that is configured.
 			! grep -vE '\.rs$' <<<"$old" || lacks "the files above have changed since ${build##*/} was built: make build"
-			kernel=(-L "$build/klp/check")
+			kernel="=$build/klp/check/libkernel.rmeta"
 			if [[ -n $(find "$tree/rust" -name '*.rs' -newer "$build/klp/check/libkernel.rmeta" 2>/dev/null || echo none) ]]; then
 				mkdir -p "$build/klp/check"
 				echo "# the kernel's crate: rust/ has changed"
@@ -113,7 +114,7 @@ quick_types() {
 			[[ -e $build/klp/check/libkernel.rmeta ]]
 		fi
 		for out in livepatch_main ftrace_handler; do
-			type_check "$build" "kernel/livepatch/$out.o" -Dwarnings "${kernel[@]}" \
+			KERNEL=$kernel type_check "$build" "kernel/livepatch/$out.o" -Dwarnings \
 				--emit=metadata="$tmp/${build##*/}-$out.rmeta"
 		done
 	done 2>&1 | sed -u "s|$tree/||g"

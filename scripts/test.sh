@@ -141,7 +141,8 @@ boot_core() {
 	with_tap "$arch kselftest CORE=$core" "$(log_of "$arch" "$core" kselftest output)" \
 		guest "$arch" "$core" kselftest kselftest
 	[[ $arch-$core != x86_64-m ]] || with_tap "$arch run_kselftest CORE=$core" \
-		"$(log_of "$arch" "$core" run_kselftest output)" guest "$arch" "$core" run_kselftest run_kselftest
+		"$(log_of "$arch" "$core" run_kselftest output)" guest "$arch" "$core" run_kselftest run_kselftest \
+		TESTS="livepatch sysfs rust-refused rust-fields"
 	plain "$arch exit-window CORE=$core" env ARCH="$arch" CORE="$core" DEBUG="$debug" WINDOW=closed \
 		"$scripts/exit-window.sh" || true
 	plain "$arch sets-walk CORE=$core" guest "$arch" "$core" sets-walk sets-walk || true
@@ -175,10 +176,6 @@ for arch in "${archs[@]}"; do
 	fi
 	boot_all "$arch"
 done
-
-if [[ ${built[x86_64-m]:-} && $debug == 0 ]]; then
-	with_tap "Ctrl-C at make demo" - env KLP_TESTS=real "$scripts/tests/run.py" InterruptReal
-fi
 
 if [[ $debug == 1 ]]; then
 	missing "bench QUICK=1" "the checkers of DEBUG=1 are not what is measured"
