@@ -143,8 +143,8 @@ boot_core() {
 	[[ $arch-$core != x86_64-m ]] || with_tap "$arch run_kselftest CORE=$core" \
 		"$(log_of "$arch" "$core" run_kselftest output)" guest "$arch" "$core" run_kselftest run_kselftest \
 		TESTS="livepatch sysfs rust-refused rust-fields"
-	plain "$arch exit-window CORE=$core" env ARCH="$arch" CORE="$core" DEBUG="$debug" WINDOW=closed \
-		"$scripts/exit-window.sh" || true
+	[[ $arch-$core != x86_64-m ]] || plain "$arch exit-window CORE=$core" env ARCH="$arch" CORE="$core" \
+		DEBUG="$debug" WINDOW=closed "$scripts/exit-window.sh" || true
 	plain "$arch sets-walk CORE=$core" guest "$arch" "$core" sets-walk sets-walk || true
 	plain "$arch reload CORE=$core" guest "$arch" "$core" reload,kmemleak reload || true
 }
@@ -169,7 +169,7 @@ for arch in "${archs[@]}"; do
 			missing "clippy" "no build to start from"
 		fi
 		if [[ ${built[x86_64-m]} ]]; then
-			with_tap "configs" - "$scripts/configs.sh"
+			with_tap "configs" - "$scripts/configs.sh" up
 		else
 			missing "configs" "no build to start from"
 		fi
