@@ -23,13 +23,18 @@ $(if $(filter-out m y c,$(CORE)),$(error CORE=$(CORE): must be m, y or c))
 $(if $(filter-out 0 1,$(DEBUG)),$(error DEBUG=$(DEBUG): must be 0 or 1))
 $(if $(KSRC),$(if $(wildcard $(KSRC)/Makefile),,$(error KSRC=$(KSRC): no kernel tree there)))
 
-.PHONY: bench configs doc help demo test kselftest exit-window sets-walk klp-build compare stress shell build lint series clean
+.PHONY: bench check configs doc exit-window help host-tests kunit rust-analyzer demo test kselftest reload run_kselftest sets-walk klp-build compare stress shell build lint series clean
 help:
 	@echo 'A livepatch core in Rust for Linux 7.3'
 	@echo
 	@echo '  make demo       boot a guest, livepatch it, and undo it: /proc/cmdline three times'
 	@echo '  make test       all that CI runs; ends with "N passed, N failed, N skipped"'
-	@echo '  make kselftest  the livepatch selftests in the guest, as TAP'
+	@echo '  make check      a first verdict on an edit, in seconds: no guest, no root'
+	@echo '  make host-tests the core'\''s pure logic and a model of its ordering, on this machine'
+	@echo '  make kunit      KUnit suites and doctests, in the guest'
+	@echo '  make kselftest  the livepatch selftests in the guest, as KTAP'
+	@echo '  make run_kselftest  the same by the kernel tree'\''s own run_kselftest.sh'
+	@echo '  make reload     the core loaded and unloaded 100 times'
 	@echo '  make compare    C core and Rust core side by side; unlisted differences fail'
 	@echo '  make stress     transitions back and forth on a busy guest, then a search for leaks'
 	@echo '  make bench      what both cores cost, in instructions: a table, JSON, and plots'
@@ -41,24 +46,25 @@ help:
 	@echo '  make configs    configurations that no guest boots: built, without a warning'
 	@echo '  make lint       rustfmt, clippy, checkpatch, shellcheck'
 	@echo '  make doc        the core'\''s documentation, by rustdoc'
+	@echo '  make rust-analyzer  rust-project.json for editors'
 	@echo '  make series     this repository as patches on top of the pristine tree'
 	@echo '  make clean      remove what was built (not what was fetched)'
 	@echo
 	@echo '  ARCH=x86_64|arm64  the guest (default x86_64; make test: both)'
 	@echo '  CORE=m|y|c         Rust core as module (default), built in, or the C core'
 	@echo '  DEBUG=1            with KASAN, lockdep and friends'
-	@echo '  TESTS="NAME..."    selftests to run, e.g. TESTS="livepatch sysfs"'
+	@echo '  TESTS="NAME..."    selftests or host tests to run, e.g. TESTS="livepatch sysfs"'
 	@echo '  FLIPS=N            how many transitions make stress starts or turns round (default 2000)'
 	@echo '  EXITS=N            how many threads exit meanwhile, at least (default 0)'
 	@echo '  WINDOW=open        make exit-window without the protection; closed: with it, for CORE=c'
 	@echo '  QUICK=1            make bench in minutes, without the C core'\''s longest cells'
 	@echo '  KSRC=DIR           a Linux 7.3.y tree, instead of the one that apt fetches'
 
-demo kselftest sets-walk shell:
+demo kselftest reload run_kselftest sets-walk shell:
 	@scripts/guest.sh $@
 
 stress:
-	@KLP_SMP=$${KLP_SMP:-4} KLP_APPEND="kmemleak=on $$KLP_APPEND" scripts/guest.sh stress,kmemleak
+	@scripts/guest.sh stress,kmemleak
 
 klp-build:
 	@scripts/klp-build-test.sh
@@ -67,8 +73,11 @@ build:
 	@scripts/deps.sh $(ARCH)
 	@scripts/build.sh $(ARCH) $(CORE) $(DEBUG)
 
-bench compare configs doc exit-window lint series test:
+bench check compare configs doc exit-window kunit lint rust-analyzer series test:
 	@scripts/$@.sh
+
+host-tests:
+	@scripts/host-tests.sh $$TESTS
 
 clean:
 	@scripts/clean.sh

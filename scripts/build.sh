@@ -56,26 +56,38 @@ x86_64) image=bzImage user_cc=gcc ;;
 arm64) image=Image user_cc=aarch64-linux-gnu-gcc ;;
 esac
 
+# install_selftests: as the tree's make installs them for other machines, from a
+# copy of their sources: kbuild writes next to those. Also into run_kselftest.sh's
+# directory, where the collection is a link.
+install_selftests() {
+	local st=$bld/klp/st dir=tools/testing/selftests file
+	mkdir -p "$st/$dir" "$st/scripts"
+	cp -p "$tree/scripts/subarch.include" "$st/scripts/"
+	for file in Makefile lib.mk run_kselftest.sh kselftest.h kselftest_harness.h kselftest livepatch; do
+		rsync -a --delete --exclude='*.ko' --exclude='*.o' --exclude='*.cmd' --exclude='*.mod' --exclude='*.mod.c' \
+			--exclude=Module.symvers --exclude=modules.order --exclude='test_klp_rust_set_[0-9]*.c' \
+			"$tree/$dir/$file" "$st/$dir/"
+	done
+	make -C "$st/$dir" TARGETS=livepatch ARCH="$arch" KDIR="$bld" "${KMAKE_ARGS[@]}" -j"$JOBS" \
+		FORCE_TARGETS=1 KSFT_INSTALL_PATH="$root/klp/ksft" install
+	mv "$root/klp/ksft/livepatch" "$root/klp/selftests"
+	ln -s ../selftests "$root/klp/ksft/livepatch"
+}
+
 # install_root: what a guest gets: /lib/modules and /klp/selftests.
 install_root() {
-	local root=$bld/klp/root st=tools/testing/selftests/livepatch dir prog
+	local root=$bld/klp/root st=tools/testing/selftests/livepatch prog
 	rm -rf "$root"
-	mkdir -p "$root/klp/selftests/test_modules"
+	mkdir -p "$root/klp"
 	kmake "$tree" "$bld" "$arch" INSTALL_MOD_PATH="$root/usr" INSTALL_MOD_STRIP=1 modules_install
 	rm -f "$root"/usr/lib/modules/*/{build,source}
-	for dir in test_modules test_modules_rust; do
-		[[ -e $tree/$st/$dir/Makefile ]] || continue
-		mkdir -p "$bld/klp/$dir"
-		kmake "$tree" "$bld" "$arch" -j"$JOBS" M="$tree/$st/$dir" MO="$bld/klp/$dir" modules
-		cp "$bld/klp/$dir"/*.ko "$root/klp/selftests/test_modules/"
-	done
+	install_selftests
 	# Only the benchmark's guest gets these: they are large.
 	rm -rf "$bld/klp/bench"
 	mkdir -p "$bld/klp/bench" "$bld/klp/bench_modules"
 	kmake "$tree" "$bld" "$arch" -j"$JOBS" M="$tree/$st/bench_modules" MO="$bld/klp/bench_modules" modules
 	cp "$bld/klp/bench_modules"/*.ko "$bld/klp/bench/"
-	cp "$tree/$st"/*.sh "$root/klp/selftests/"
-	for prog in test_klp-bench test_klp-call_getpid test_klp-exit_threads test_klp-stress_load; do
+	for prog in test_klp-bench test_klp-stress_load; do
 		"$user_cc" -O2 -o "$root/klp/selftests/$prog" "$tree/$st/$prog.c"
 	done
 }
@@ -85,7 +97,7 @@ mkdir -p "$bld/klp"
 rm -f "$bld/klp/done"
 
 # The graft brings new Kconfig symbols: they configure anew, as the fragments do.
-cfg=$({ cat "${fragments[@]}" "$base/pristine/Makefile" "$tree/kernel/livepatch/"Kconfig* "$tree"/samples/Kconfig; echo "$TOOLCHAIN_ID"; } | sha256sum)
+cfg=$({ cat "${fragments[@]}" "$base/pristine/Makefile" "$tree/kernel/livepatch/"*Kconfig* "$tree"/samples/Kconfig; echo "$TOOLCHAIN_ID"; } | sha256sum)
 if [[ ! -e $bld/klp/config || $(<"$bld/klp/config") != "$cfg" ]]; then
 	rm -f "$bld/klp/config"
 	run_log "config-$name" "configuring $name" configure "$tree" "$bld" "$arch" "${fragments[@]}"

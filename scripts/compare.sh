@@ -17,8 +17,8 @@ output() { echo "$LOGS/guest-compare-$arch-$1$([[ $debug == 0 ]] || echo -debug)
 declare -A guest=()
 for core in c m; do
 	rm -f "$(output "$core")"
-	env ARCH="$arch" CORE="$core" DEBUG="$debug" KLP_LOG=compare KLP_LIMIT="${KLP_LIMIT:-1500}" \
-		"$REPO/scripts/guest.sh" compare,compare-walk >/dev/null &
+	spawn env ARCH="$arch" CORE="$core" DEBUG="$debug" KLP_LOG=compare \
+		"$REPO/scripts/guest.sh" compare,compare-walk >/dev/null
 	guest[$core]=$!
 done
 bad=()

@@ -99,6 +99,11 @@ fi
 
 if [[ ${#packages[@]} -gt 0 ]]; then
 	may_install || die "not root, and sudo wants a password. Install what is missing with: sudo apt-get install --no-install-recommends ${packages[*]}"
+	# An installation that was interrupted keeps apt from any other.
+	if compgen -G '/var/lib/dpkg/updates/[0-9]*' >/dev/null; then
+		run_log dpkg-configure "completing an interrupted installation" "${root[@]}" \
+			env DEBIAN_FRONTEND=noninteractive dpkg --configure -a
+	fi
 	run_log apt-install "installing: ${packages[*]}" "${root[@]}" env DEBIAN_FRONTEND=noninteractive \
 		apt-get install -y --no-install-recommends "${packages[@]}"
 fi

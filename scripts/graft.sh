@@ -22,11 +22,12 @@ mkdir -p "$want"
 shopt -s nullglob
 for p in patches/*.patch; do
 	# From outside any repository git names the paths as the patch does.
+	touched=$(cd / && git apply --numstat "$REPO/$p")
 	while IFS=$'\t' read -r _ _ file; do
 		[[ ! -e $want/$file && -e $pristine/$file ]] || continue
 		mkdir -p "$want/$(dirname "$file")"
 		cp "$pristine/$file" "$want/$file"
-	done < <(cd / && git apply --numstat "$REPO/$p")
+	done <<<"$touched"
 	rej=$LOGS/patch.rej
 	rm -f "$rej"
 	if ! out=$(patch -d "$want" -p1 --fuzz=0 --no-backup-if-mismatch --batch --forward -r "$rej" -i "$REPO/$p" 2>&1); then
@@ -39,10 +40,14 @@ done
 # 2. The overlay: new files only, at the path they have in the kernel.
 clash=0
 overlay() {
+	local dir dirs=()
+	for dir in kernel rust include samples tools Documentation; do
+		[[ ! -d $dir ]] || dirs+=("$dir")
+	done
 	if git -c safe.directory='*' rev-parse --git-dir >/dev/null 2>&1; then
-		git -c safe.directory='*' ls-files -co --exclude-standard -- kernel rust include samples tools Documentation
+		git -c safe.directory='*' ls-files -co --exclude-standard -- "${dirs[@]}"
 	else
-		find kernel rust include samples tools Documentation -type f 2>/dev/null
+		find "${dirs[@]}" -type f
 	fi
 }
 add() {
@@ -54,9 +59,10 @@ add() {
 	mkdir -p "$want/$(dirname "$2")"
 	cp "$1" "$want/$2"
 }
+files=$(overlay)
 while read -r file; do
 	[[ ! -f $file ]] || add "$file" "$file"
-done < <(overlay)
+done <<<"$files"
 ((clash == 0)) || die "changes to files of the kernel tree belong in patches/"
 
 # 3. Make the tree so. What is written becomes a new file: it must never go
@@ -71,7 +77,8 @@ find "$want" -type f -printf '%P\n' | sort >"$base/manifest.new"
 touch "$base/manifest"
 gone=$(comm -23 "$base/manifest" "$base/manifest.new")
 # If this is interrupted, the next graft has to know of both.
-sort -u "$base/manifest" "$base/manifest.new" -o "$base/manifest"
+sort -u "$base/manifest" "$base/manifest.new" >"$base/manifest.both"
+mv "$base/manifest.both" "$base/manifest"
 changed=0
 while read -r file; do
 	[[ -n $file ]] || continue
@@ -91,6 +98,7 @@ mv "$base/manifest.new" "$base/manifest"
 	awk 'NR > 1 && NR < 6' "$pristine/Makefile"
 	stat -c %Y "$pristine"
 	(cd "$want" && find . -type f -print0 | sort -z | xargs -0r sha256sum)
-} | sha256sum | cut -c1-16 >"$base/id"
+} | sha256sum | cut -c1-16 >"$base/id.new"
+mv "$base/id.new" "$base/id"
 ((changed == 0)) || say "graft: $changed files changed in $tree"
 rm -rf "$want"

@@ -8,6 +8,7 @@
 
 . "$(dirname "$0")/lib.sh"
 . "$REPO/scripts/toolchain.sh"
+. "$REPO/scripts/guest-heads.sh"
 
 arch=x86_64 core=m
 [[ ${ARCH:-$arch} == "$arch" ]] || die "the kernel tree has klp-build for $arch only"
@@ -174,16 +175,17 @@ done
 
 rootfs=$("$REPO/scripts/rootfs.sh" "$arch")
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/klp-guest.XXXXXX")
-trap 'rm -rf "$tmp"' EXIT
+TEMPS+=("$tmp")
 mkdir -p "$tmp/add/klp"
 cp "$REPO/scripts/guest/"* "$tmp/add/klp/"
 mv "$tmp/add/klp/init" "$tmp/add/init"
-printf '%s=%q\n' ARCH "$arch" CORE "$core" DEBUG 0 TESTS '' ROUNDS '' >"$tmp/add/klp/env"
+printf '%s=%q\n' ARCH "$arch" CORE "$core" DEBUG 0 >"$tmp/add/klp/env"
 "$REPO/scripts/mkcpio.py" "$tmp/add.cpio" --dir "$tmp/add=." --dir "$root=."
 cat "$rootfs" "$tmp/add.cpio" >"$tmp/initrd"
 cp "$tree/arch/x86/boot/bzImage" "$tmp/kernel"
 drop_lock
+read_heads "$REPO/scripts/guest/klp-build"
 rc=0
-"$REPO/scripts/run-guest.py" --arch "$arch" --kernel "$tmp/kernel" --initrd "$tmp/initrd" --limit 300 \
+"$REPO/scripts/run-guest.py" --arch "$arch" --kernel "$tmp/kernel" --initrd "$tmp/initrd" --limit "${HEAD[limit]}" \
 	--name "klp-build, CORE=$core" --log "$LOGS/guest-klp-build-$arch-$core" klp-build || rc=$?
 exit "$rc"

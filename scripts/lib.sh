@@ -24,6 +24,76 @@ elapsed() { local s=$(($(date +%s) - KLP_T0)); printf '%d:%02d' $((s / 60)) $((s
 say() { echo "[$(elapsed)] $*" >&2; }
 die() { echo "error: $*" >&2; exit 1; }
 
+# Whatever ends a script, nothing of what it has started outlives it, and none of
+# its temporary directories (TEMPS) is left. A Ctrl-C reaches all that runs in the
+# foreground by itself; spawn() is for the rest.
+TEMPS=()
+NOW=''
+
+# spawn COMMAND...: in the background, as $!, in a process group of its own. A
+# plain "&" would make it ignore SIGINT, and its children could not be told from
+# others.
+spawn() {
+	set -m
+	"$@" &
+	set +m
+}
+
+# signal NAME PID: to the process group that PID leads, or else to PID. One that
+# sudo has started is root's.
+signal() {
+	kill -s "$1" -- "-$2" || kill -s "$1" "$2" ||
+		{ [[ -d /proc/$2 ]] && sudo -n kill -s "$1" -- "-$2"; }
+} 2>/dev/null
+
+is_alive() { kill -0 -- "-$1" 2>/dev/null || [[ -d /proc/$1 ]]; }
+
+# end_jobs: ends what is in the background, and waits for that. make takes its
+# time to remove what is half-made, mmdebstrap to unmount: they get 20 s.
+end_jobs() {
+	local pid pids n=0
+	# Not those that have ended: their numbers may be others' by now.
+	pids=$(jobs -pr; jobs -ps)
+	[[ -n $pids ]] || return 0
+	for pid in $pids; do signal TERM "$pid" && signal CONT "$pid"; done || true
+	for pid in $pids; do
+		while is_alive "$pid"; do
+			((++n))
+			((n < 200 || n % 50)) || signal KILL "$pid" || true
+			((n < 400)) || return 0
+			sleep 0.1
+		done
+	done
+}
+
+on_exit() {
+	# A child that is ended before it has become another program still has these.
+	[[ $BASHPID == "$$" ]] || return 0
+	# Nothing interrupts this.
+	trap '' INT TERM HUP QUIT
+	end_jobs
+	((${#TEMPS[@]} == 0)) || rm -rf "${TEMPS[@]}"
+}
+
+# on_signal NAME: ends the script as the signal would have.
+on_signal() {
+	trap '' INT TERM HUP QUIT
+	if [[ -n $NOW && $BASHPID == "$$" ]]; then
+		[[ ! -t 2 ]] || printf '\r\033[K' >&2
+		say "interrupted: $NOW"
+	fi
+	on_exit
+	trap - "$1"
+	kill -s "$1" "$BASHPID"
+}
+
+trap on_exit EXIT
+for signal in INT TERM HUP QUIT; do
+	# shellcheck disable=SC2064 # the name is meant as it is now
+	trap "on_signal $signal" "$signal"
+done
+unset signal
+
 # step N M TEXT: "[step N/M] TEXT", for the long way from nothing to a boot.
 step() { local n=$1 m=$2; shift 2; echo "[step $n/$m] $* (at $(elapsed))" >&2; }
 
@@ -46,7 +116,8 @@ run_log() {
 	shift 2
 	say "$text"
 	start=$(date +%s) next=$((start + 30))
-	"$@" >"$log" 2>&1 </dev/null &
+	NOW=$text
+	spawn "$@" >"$log" 2>&1 </dev/null
 	pid=$!
 	while kill -0 "$pid" 2>/dev/null; do
 		sleep 0.2
@@ -62,6 +133,7 @@ run_log() {
 	done
 	[[ ! -t 2 ]] || printf '\r\033[K' >&2
 	wait "$pid" || rc=$?
+	NOW=''
 	if ((rc)); then
 		{
 			echo "error: $text: failed (exit $rc), log: $log"

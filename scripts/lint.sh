@@ -1,13 +1,14 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # lint.sh [CHECK...]: all checks of the sources, or those named: spdx, rustfmt,
-# checkpatch, shellcheck, python, clippy. Prints TAP; KSRC from the environment.
+# copies, checkpatch, shellcheck, python, clippy. Prints TAP; KSRC from the
+# environment.
 
 . "$(dirname "$0")/lib.sh"
 . "$REPO/scripts/toolchain.sh"
 
 checks=("$@")
-((${#checks[@]})) || checks=(spdx rustfmt checkpatch shellcheck python clippy)
+((${#checks[@]})) || checks=(spdx rustfmt copies checkpatch shellcheck python clippy)
 "$REPO/scripts/deps.sh" x86_64
 use_toolchain
 take_lock
@@ -15,35 +16,14 @@ base=$("$REPO/scripts/tree.sh")
 tree=$base/tree
 cd "$REPO" || exit
 
-mapfile -t files < <(git -c safe.directory='*' ls-files -co --exclude-standard | while read -r f; do
-	[[ ! -f $f ]] || echo "$f"
-done)
-# with SUFFIX...: the files that end so.
-with() {
-	local f s
-	for f in "${files[@]}"; do
-		for s; do [[ $f == *"$s" ]] && echo "$f"; done
-	done
-	return 0
-}
-in_overlay() { grep -E '^(kernel|rust|include|samples|tools|Documentation)/' || true; }
+. "$REPO/scripts/checks.sh"
 
-check_spdx() {
-	local f bad=0
-	for f in "${files[@]}"; do
-		case $f in
-		*.md | COPYING | MAINTAINERS | .gitignore | *.patch | Documentation/ABI/*) continue ;;
-		esac
-		head -n 3 "$f" | grep -q 'SPDX-License-Identifier: GPL-2.0' || { echo "$f: no SPDX line" && bad=1; }
+# Editors look for these from a file upwards, and here is no tree.
+check_copies() {
+	local f
+	for f in .editorconfig .rustfmt.toml; do
+		diff -u "$base/pristine/$f" "$f" || { echo "$f is not the tree's" && return 1; }
 	done
-	return "$bad"
-}
-
-check_rustfmt() {
-	local rs
-	mapfile -t rs < <(with .rs)
-	((${#rs[@]})) || { echo "no Rust file yet" && return; }
-	"$RUSTFMT" --check --color never --edition 2021 --config-path "$tree/.rustfmt.toml" "${rs[@]}"
 }
 
 check_checkpatch() {
@@ -61,26 +41,6 @@ check_checkpatch() {
 		perl scripts/checkpatch.pl "${opts[@]}" "$REPO/$f" || bad=1
 	done < <(with .patch)
 	return "$bad"
-}
-
-check_shellcheck() {
-	local f ours=() theirs=()
-	for f in "${files[@]}"; do
-		case $f in
-		tools/*.sh) theirs+=("$f") ;; # uses the selftests' functions.sh
-		*.sh | .ci/run | scripts/guest/*) ours+=("$f") ;;
-		esac
-	done
-	# 1090/1091: sourced files are checked on their own. 2317: functions are
-	# called by names that are put together.
-	shellcheck -s bash -e SC1090,SC1091,SC2317 "${ours[@]}"
-	((${#theirs[@]} == 0)) || shellcheck -s bash -S error -e SC1090,SC1091 "${theirs[@]}"
-}
-
-check_python() {
-	local py
-	mapfile -t py < <(with .py)
-	PYTHONPYCACHEPREFIX=$CACHE/pycache python3 -W error -m py_compile "${py[@]}"
 }
 
 # Clippy has a build directory of its own: it compiles with another driver,

@@ -9,6 +9,7 @@ complained, or ended before the programs did, wherever that happened.
 """
 
 import argparse
+import ctypes
 import os
 import re
 import selectors
@@ -18,6 +19,7 @@ import sys
 import time
 
 PASS, FAIL, HANG, CRASH = 0, 1, 2, 3
+PR_SET_PDEATHSIG = 1
 
 # What differs between architectures. The program port is a second UART where
 # the machine has one, else a virtio console.
@@ -43,12 +45,13 @@ SPLAT = re.compile("|".join((
     r"BUG: ", r"WARNING: ", r"INFO: (task .* blocked|rcu|possible|suspicious|trying to)",
     r"Oops", r"Internal error", r"Unable to handle kernel", r"Kernel panic",
     r"general protection fault", r"invalid opcode", r"int3: ", r"Kernel BUG", r"kernel BUG at",
-    r"Call [Tt]race:", r"-+\[ cut here \]", r"rcu: INFO: ", r"rcu_.*(stall|kthread starved)",
+    r"Call [Tt]race:", r"-+\[ cut here \]", r"rcu: INFO: ", r"(rcu: )?rcu_.*(stall|kthread starved)",
     r"UBSAN: ", r"KASAN: ", r"KFENCE: (use|out|memory|invalid)", r"KCSAN: ",
     r"ODEBUG: (?!selftest passed|\d+ of \d+ active)", r"refcount_t: ", r"list_(add|del) corruption",
     r"kobject: .*(error|tried to|not initialized|does not have)", r"kobject_add_internal failed",
     r"sysfs: cannot create duplicate", r"unreferenced object", r"kmemleak: \d+ new suspected",
-    r"watchdog: BUG", r"workqueue: .*(lockup|hogged CPU)", r"Bad page state", r"scheduling while atomic",
+    r"(NMI )?watchdog: (BUG|.*LOCKUP)", r"workqueue: .*(lockup|hogged CPU)",
+    r"Bad page state", r"scheduling while atomic",
     r"static_key.*(negative|warn)", r"(\[ *BUG|=+$)", r"do_IRQ: .* No irq", r"Kernel stack",
     r"DEBUG_LOCKS_WARN_ON", r"hung task", r"rust_kernel: panicked", r"unwind stack type",
 )))
@@ -192,9 +195,13 @@ def run(args):
             return CRASH
         return FAIL if rc else PASS
 
+    for number in signal.SIGTERM, signal.SIGHUP:
+        signal.signal(number, lambda n, _: sys.exit(128 + n))
+    # Whatever becomes of this program, QEMU does not outlive it.
+    libc = ctypes.CDLL(None)
     qemu = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                            stderr=open(args.log + ".qemu", "wb"))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+                            stderr=open(args.log + ".qemu", "wb"),
+                            preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
     hang = False
     try:
         sel = selectors.DefaultSelector()

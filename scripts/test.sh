@@ -102,7 +102,8 @@ host_tests() {
 }
 
 for arch in "${archs[@]}"; do plain "tools $arch" "$scripts/deps.sh" "$arch" || true; done
-with_tap "lint" - "$scripts/lint.sh" spdx rustfmt checkpatch shellcheck python
+with_tap "scripts" - "$scripts/tests/run.py"
+with_tap "lint" - "$scripts/lint.sh" spdx rustfmt copies checkpatch shellcheck python
 plain "series" "$scripts/series.sh" || true
 [[ ! -x $scripts/host-tests.sh ]] || host_tests
 
@@ -136,21 +137,23 @@ boot_core() {
 		return
 	fi
 	with_tap "$arch kunit CORE=$core" "$(log_of "$arch" "$core" kunit console)" \
-		guest "$arch" "$core" kunit kunit KLP_APPEND=kunit.enable=1 KLP_LIMIT=300
+		guest "$arch" "$core" kunit kunit
 	with_tap "$arch kselftest CORE=$core" "$(log_of "$arch" "$core" kselftest output)" \
 		guest "$arch" "$core" kselftest kselftest
-	plain "$arch exit-window CORE=$core" env ARCH="$arch" CORE="$core" DEBUG="$debug" WINDOW=closed \
-		"$scripts/exit-window.sh" || true
+	[[ $arch-$core != x86_64-m ]] || with_tap "$arch run_kselftest CORE=$core" \
+		"$(log_of "$arch" "$core" run_kselftest output)" guest "$arch" "$core" run_kselftest run_kselftest \
+		TESTS="livepatch sysfs rust-refused rust-fields"
+	[[ $arch-$core != x86_64-m ]] || plain "$arch exit-window CORE=$core" env ARCH="$arch" CORE="$core" \
+		DEBUG="$debug" WINDOW=closed "$scripts/exit-window.sh" || true
 	plain "$arch sets-walk CORE=$core" guest "$arch" "$core" sets-walk sets-walk || true
-	plain "$arch reload CORE=$core" guest "$arch" "$core" reload,kmemleak reload \
-		KLP_APPEND=kmemleak=on KLP_LIMIT=600 || true
+	plain "$arch reload CORE=$core" guest "$arch" "$core" reload,kmemleak reload || true
 }
 
 # boot_all ARCH: the guest with each core. A guest keeps one CPU of the host busy:
 # two go side by side, with their output one after the other.
 boot_all() {
 	[[ $(cores "$1") != *c* ]] || boot_core "$1" c
-	boot_core "$1" y >"$LOGS/boot-y.log" 2>&1 &
+	spawn boot_core "$1" y >"$LOGS/boot-y.log" 2>&1
 	boot_core "$1" m
 	wait $! || true
 	cat "$LOGS/boot-y.log"
@@ -166,7 +169,7 @@ for arch in "${archs[@]}"; do
 			missing "clippy" "no build to start from"
 		fi
 		if [[ ${built[x86_64-m]} ]]; then
-			with_tap "configs" - "$scripts/configs.sh"
+			with_tap "configs" - "$scripts/configs.sh" up
 		else
 			missing "configs" "no build to start from"
 		fi

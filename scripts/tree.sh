@@ -38,7 +38,7 @@ fetch_source() {
 		apt-cache "${opts[@]}" show "$package" >/dev/null 2>&1 || continue
 		(cd "$dir" && apt-get "${opts[@]}" download "$package") && return 0
 	done
-	echo "error: no $package in any suite tried"
+	echo "error: $package could not be had from any suite tried"
 	return 1
 }
 
@@ -56,12 +56,18 @@ if [[ -n ${KSRC:-} ]]; then
 		die "KSRC=$ksrc has been built in: clean it first (make mrproper)"
 	base=$CACHE/linux-$(basename "$ksrc")-$(echo "$ksrc" | sha256sum | cut -c1-8)
 	mkdir -p "$base"
-	changed=$(rsync -a --delete --exclude=/.git --out-format=%n "$ksrc/" "$base/pristine/" | grep -vc '/$' || true)
+	# The list stays until the graft is right again. If it is still there, a copy was
+	# interrupted, or the disk was full: nobody knows what has changed.
+	[[ ! -e $base/copied ]] || rm -rf "$base/tree" "$base/manifest"
+	rsync -a --delete --exclude=/.git --out-format=%n "$ksrc/" "$base/pristine/" >"$base/copied" ||
+		die "$ksrc could not be copied to $base/pristine"
+	changed=$(grep -vc '/$' "$base/copied" || true)
 	# A fresh hardlinked copy keeps the time stamps: only what changed is rebuilt.
 	if [[ $changed != 0 && -d $base/tree ]]; then
 		say "$changed files of KSRC changed since the last graft"
 		rm -rf "$base/tree" "$base/manifest"
 	fi
+	rm "$base/copied"
 else
 	base=$CACHE/linux
 	mkdir -p "$base"

@@ -687,7 +687,7 @@ impl Descriptor<'_> {
                 version: state.version,
                 name,
                 // SAFETY: By the caller's promise.
-                user: NonNull::new(unsafe { (*owner.0.as_ptr()).mod_ })
+                user: NonNull::new(unsafe { (*owner.patch.as_ptr()).mod_ })
                     .filter(|_| state.is_shadow)
                     .map(User),
                 callbacks,
@@ -749,13 +749,14 @@ impl Descriptor<'_> {
         Ok(claims)
     }
 
-    /// Checks that whichever of the claims of a livepatch is the last owner, the same is done to the
-    /// shadow variables.
+    /// Checks that whichever of the claims of a livepatch is the last owner, the same is done to
+    /// the shadow variables.
     fn check_destructors(patch: &CStr, claims: &Claims, objects: &[ObjectSpec]) -> Result {
         let of_objects = objects.iter().flat_map(|object| object.claims.iter());
         let shadow = Iterator::chain(claims.iter(), of_objects).filter(|claim| claim.is_shadow());
         for claim in shadow.clone() {
-            let dtor = |claim: &Claim<Source>| claim.data.shadow_dtor().map(|dtor| dtor as usize);
+            let dtor =
+                |claim: &Claim<Source>| claim.data.callbacks.shadow_dtor.map(|dtor| dtor as usize);
             if shadow
                 .clone()
                 .any(|other| other.id == claim.id && dtor(other) != dtor(claim))

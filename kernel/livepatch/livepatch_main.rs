@@ -308,8 +308,8 @@ pub unsafe extern "C" fn klp_shadow_alloc(
     unsafe { klp_shadow_alloc_from(0, obj, id, size, gfp_flags, ctor, ctor_data) }
 }
 
-/// As `klp_shadow_alloc()`, which is a macro for it in C; `ip` is an address in the calling code. In
-/// a livepatch that has the state `id`, with `is_shadow`, the variable belongs to the state.
+/// As `klp_shadow_alloc()`, which is a macro for it in C; `ip` is an address in the calling code.
+/// In a livepatch that has the state `id`, with `is_shadow`, the variable belongs to the state.
 ///
 /// # Safety
 ///

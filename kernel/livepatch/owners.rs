@@ -189,8 +189,8 @@ pub(crate) fn hold<'a, T: 'a, A: Acts<T>>(
     Ok(())
 }
 
-/// Ends the ownership of all claims in `claims`. `forced` says that tasks may still run the livepatch
-/// that had it.
+/// Ends the ownership of all claims in `claims`. `forced` says that tasks may still run the
+/// livepatch that had it.
 pub(crate) fn release<'a, T: 'a, A: Acts<T>>(
     claims: impl Iterator<Item = &'a Claim<T>>,
     table: &impl Table<T>,

@@ -321,7 +321,8 @@ pub(crate) fn is_compatible(
 
 fn say_why(refusal: Refusal, name: &CStr, old_patch: &CStr, state: Label<'_>) {
     match refusal {
-        // The kselftests of 7.3, and those of the series, expect no more than the line that follows.
+        // The kselftests of 7.3, and those of the series, expect no more than the line that
+        // follows.
         Refusal::Version => (),
         Refusal::Blocked if state.0.data.name.is_none() => (),
         Refusal::Name => pr_err!(

@@ -20,7 +20,8 @@
 //!
 //! A walk over all threads, under `tasklist_lock`, is followed by one over those that are exiting:
 //! `klp_task_exit()` comes before the lock under which a task is unhashed. That a task is gone is
-//! ordered by [`synchronize`] before what [`complete`] takes away: its last CPU has been through it.
+//! ordered by [`synchronize`] before what [`complete`] takes away: its last CPU has been through
+//! it.
 //!
 //! `scripts/host-tests` has a model of this, which fails without any one barrier.
 
@@ -673,7 +674,8 @@ enum Exiting {
 
 /// Tries to switch the tasks that are exiting.
 ///
-/// Must be called after [`switch_tasks`] was successful: tasks that begin to exit later are switched.
+/// Must be called after [`switch_tasks`] was successful: tasks that begin to exit later are
+/// switched.
 fn switch_exiting(_locked: &Locked, target: c_int) -> Exiting {
     // SAFETY: The mutex is held, and nothing is withdrawn here.
     let Some(ranges) = (unsafe { StackCheck::published() }) else {

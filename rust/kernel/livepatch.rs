@@ -22,9 +22,9 @@ use core::ptr::null_mut;
 /// Calls `f` for each task that is exiting, from before it can be unhashed until it has left its
 /// CPU for good.
 ///
-/// A walk over all threads, as those of [`tasklist`], misses the ones that have been unhashed. After
-/// such a walk under `tasklist_lock` this one completes it: it visits all that were missed for that
-/// reason and can still run. It may visit others again.
+/// A walk over all threads, as those of [`tasklist`], misses the ones that have been unhashed.
+/// After such a walk under `tasklist_lock` this one completes it: it visits all that were missed
+/// for that reason and can still run. It may visit others again.
 ///
 /// Mirrors a walk by `klp_next_exiting()`.
 ///

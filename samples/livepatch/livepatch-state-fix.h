@@ -3,8 +3,6 @@
  * The state that livepatch-state-fix1.c introduces and livepatch-state-fix2.c
  * takes over.  Each release brings what is needed to remove it.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include <linux/kernel.h>
 #include <linux/livepatch.h>
 #include <linux/module.h>

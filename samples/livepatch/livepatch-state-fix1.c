@@ -21,6 +21,8 @@
  * $ cat /proc/sys/kernel/panic
  */
 
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include "livepatch-state-fix.h"
 
 static struct klp_func no_funcs[] = { { } };

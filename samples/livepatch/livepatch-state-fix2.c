@@ -7,6 +7,8 @@
  * not, it introduces the state itself.  Neither release asks which it is.
  */
 
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include <linux/seq_file.h>
 #include "livepatch-state-fix.h"
 

@@ -99,18 +99,9 @@ put() {
 	return 0
 }
 
-# await WHAT COMMAND...: until the command succeeds. Unlike wait_for, goes on.
-await() {
-	local end=$((SECONDS + 60)) what=$1
-	shift
-	until "$@"; do
-		if ((SECONDS >= end)); then
-			complain "waited in vain until $what"
-			return
-		fi
-		sleep 0.05
-	done
-}
+# Waiting in vain does not end the script, either.
+in_vain() { complain "waited in vain until $1"; }
+await() { wait_for 60 "$@"; }
 
 # insmod MODULE [PARAMETER...] without waiting.
 load() {

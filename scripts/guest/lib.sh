@@ -13,15 +13,35 @@ fail() {
 # Not "cat": the sample changes what one function shows, not this shell.
 cmdline() { cat /proc/cmdline; }
 
-# wait_for SECONDS WHAT COMMAND...: until the command succeeds.
+# The variables that the script's head names, where the environment has none.
+while IFS='=' read -r name value; do
+	[[ $name != [A-Z]* || -n ${!name:-} ]] || declare "$name=$value"
+done < <(sed -n 's/^# guest: //p' "$0" | tr ' ' '\n')
+
+# pause MS: nobody writes to the pipe. Unlike sleep, this does not fork.
+exec {never}<> <(:)
+pause() {
+	local t
+	printf -v t '%d.%03d' $(($1 / 1000)) $(($1 % 1000))
+	read -rt "$t" -u "$never" || true
+}
+
+# wait_for SECONDS WHAT COMMAND...: until the command succeeds, whose complaints
+# are of no interest.
 wait_for() {
 	local end=$((SECONDS + $1)) what=$2
 	shift 2
-	until "$@"; do
-		((SECONDS < end)) || fail "waited in vain until $what"
-		sleep 0.1
+	until "$@" 2>/dev/null; do
+		if ((SECONDS >= end)); then
+			in_vain "$what"
+			return
+		fi
+		pause 20
 	done
 }
+
+# in_vain WHAT: what happens when that takes too long. Scripts may have another.
+in_vain() { fail "waited in vain until $1"; }
 
 patched() { [[ -e $KLP/$1/transition && $(<"$KLP/$1/transition") == 0 ]]; }
 gone() { [[ ! -e $KLP/$1 ]]; }

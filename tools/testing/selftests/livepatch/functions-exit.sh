@@ -111,6 +111,12 @@ function expect_in_use() {
 rmmod: ERROR: Module $1 is in use"
 }
 
+# check_messages(expected) - check_result(), of what the core at hand prints
+#	expected - the messages; empty lines are of the other core
+function check_messages() {
+	check_result "$(grep . <<< "$1")"
+}
+
 # expect_state_ends() - print the messages about the managed state of LP
 function expect_state_ends() {
 	rust_core || return

@@ -29,7 +29,9 @@ INVALID="Invalid parameters"	# what insmod makes of EINVAL
 
 # same(first, second) - print the message about a function with two names
 function same() {
-	echo "livepatch: livepatch '$MOD': functions '$1,1' and '$2,1' of object '$MOD_TARGET' are the same"
+	local functions="functions '$1,1' and '$2,1'"
+
+	echo "livepatch: livepatch '$MOD': $functions of object '$MOD_TARGET' are the same"
 }
 
 

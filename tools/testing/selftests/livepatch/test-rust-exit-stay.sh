@@ -30,8 +30,8 @@ load_mod $HOLD
 load_lp $LP
 start_thread 0
 disable_lp_nowait $LP
-loop_until '[[ $(messages "$REMAIN[0-9]*") ]]' || fail_test "nobody names the thread"
-LINE=$(messages "$REMAIN[0-9]*")
+loop_until '[[ $(messages "${REMAIN}[0-9]*") ]]' || fail_test "nobody names the thread"
+LINE=$(messages "${REMAIN}[0-9]*")
 
 check_result "% insmod test_modules/$HOLD.ko
 % insmod test_modules/$LP.ko

@@ -29,7 +29,7 @@ loop_until '[[ ! -e $SYSFS_KLP_DIR/$LP ]]' || fail_test "$LP is still there"
 unload_lp $LP
 unload_mod $HOLD
 
-check_result "% insmod test_modules/$HOLD.ko
+check_messages "% insmod test_modules/$HOLD.ko
 % insmod test_modules/$LP.ko
 $(expect_enabled $LP)
 $LP: a thread stays
@@ -63,7 +63,7 @@ disable_lp $REPLACE
 unload_lp $REPLACE
 unload_mod $HOLD
 
-check_result "% insmod test_modules/$HOLD.ko
+check_messages "% insmod test_modules/$HOLD.ko
 % insmod test_modules/$LP.ko
 $(expect_enabled $LP)
 $LP: a thread stays
@@ -94,7 +94,7 @@ disable_lp $LP
 unload_lp $LP
 unload_mod $HOLD
 
-check_result "% insmod test_modules/$HOLD.ko
+check_messages "% insmod test_modules/$HOLD.ko
 % insmod test_modules/$LP.ko
 $(expect_enabled $LP)
 $LP: a thread stays
@@ -155,7 +155,7 @@ disable_lp $LP
 unload_lp $LP
 unload_mod $HOLD
 
-check_result "% insmod test_modules/$HOLD.ko
+check_messages "% insmod test_modules/$HOLD.ko
 % insmod test_modules/$LP.ko
 $(expect_enabled $LP)
 $LP: a thread stays

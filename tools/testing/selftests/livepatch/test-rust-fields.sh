@@ -32,13 +32,14 @@ $MOD:       patched=$3 transition=$4 nop=0 old_size=$size new_size=$size runs $5
 #	target   - the same of MOD_TARGET, with no first if it is not loaded, or yes
 function shows() {
 	local callback="$1" object="$2" enabled="$3" due="$4" name
-	local vmlinux target
+	local vmlinux target state
 
 	read -ra vmlinux <<< "$5"
 	read -ra target <<< "$6"
 	name=$MOD_TARGET
 	[[ ${target[0]} == yes ]] || name=-
-	echo "$MOD: $callback of $object: enabled=$enabled forced=0 post_unpatch_enabled=$due lists agree
+	state="enabled=$enabled forced=0 post_unpatch_enabled=$due"
+	echo "$MOD: $callback of $object: $state lists agree
 $MOD:   vmlinux: mod=- dynamic=0 patched=${vmlinux[0]}"
 	for function in "${FUNCTIONS[@]}"; do
 		func "$function" yes "${vmlinux[@]}"

@@ -13,7 +13,7 @@ MOD_BUSY=test_klp_callbacks_busy
 MOD_TARGET=test_klp_mod_target
 STATES=$SYSFS_DEBUG_DIR/livepatch/states
 CORE_REFS=$SYSFS_MODULE_DIR/livepatch/refcnt
-NO_TYPE="livepatch: klp_shadow_type_get_or_alloc: Trying to get shadow variable of non-registered type:"
+NO_TYPE="livepatch: klp_shadow_type_get_or_alloc: Trying to get shadow variable of"
 MIXED="livepatch: some shadow variables with id"
 DECLARE="belong to livepatches that do not declare it"
 
@@ -429,7 +429,7 @@ $A: shadow variable 30 is freed
 $A: shadow variable 31 is freed")
 $(enabling $B attempt=30 "$B: there is a shadow variable 30 now")
 $(disabling $B)
-$(enabling $B "attempt=31 attempt_type=31" "$NO_TYPE 31
+$(enabling $B "attempt=31 attempt_type=31" "$NO_TYPE non-registered type: 31
 $B: no shadow variable 31
 $B: there is a shadow variable 31 now")
 $(disabling $B)"

@@ -62,9 +62,14 @@ static void livepatch_work_func(struct work_struct *work)
 {
 }
 
+static void say(const char *callback)
+{
+	pr_info("%s\n", callback);
+}
+
 static int pre_patch(struct klp_object *obj)
 {
-	pr_info("pre_patch\n");
+	say(__func__);
 	return 0;
 }
 
@@ -72,28 +77,28 @@ static DECLARE_COMPLETION(in_effect);
 
 static void post_patch(struct klp_object *obj)
 {
-	pr_info("post_patch\n");
+	say(__func__);
 	complete(&in_effect);
 }
 
 static void pre_unpatch(struct klp_object *obj)
 {
-	pr_info("pre_unpatch\n");
+	say(__func__);
 }
 
 static void post_unpatch(struct klp_object *obj)
 {
-	pr_info("post_unpatch\n");
+	say(__func__);
 }
 
 static void dtor(void *obj, void *data)
 {
-	pr_info("dtor\n");
+	say(__func__);
 }
 
 static int state_pre_patch(struct klp_patch *patch, struct klp_state *state)
 {
-	pr_info("state_pre_patch\n");
+	say(__func__);
 	if (!shadow)
 		return 0;
 	return klp_shadow_alloc(&init_task, state->id, 8, GFP_KERNEL, NULL, NULL) ?
@@ -102,17 +107,17 @@ static int state_pre_patch(struct klp_patch *patch, struct klp_state *state)
 
 static void state_post_patch(struct klp_patch *patch, struct klp_state *state)
 {
-	pr_info("state_post_patch\n");
+	say(__func__);
 }
 
 static void state_pre_unpatch(struct klp_patch *patch, struct klp_state *state)
 {
-	pr_info("state_pre_unpatch\n");
+	say(__func__);
 }
 
 static void state_post_unpatch(struct klp_patch *patch, struct klp_state *state)
 {
-	pr_info("state_post_unpatch\n");
+	say(__func__);
 }
 
 struct descriptor {

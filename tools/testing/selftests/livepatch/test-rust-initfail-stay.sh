@@ -87,7 +87,8 @@ loop_until '[[ ! -e $SYSFS_KLP_DIR/$MOD_FIELDS ]]' || fail_test "$MOD_FIELDS is 
 echo 0 > /sys/module/$MOD_FIELDS/parameters/hold
 wait $READER
 dmesg | grep "$MOD_FIELDS: .* enabled=" | sed 's/.*\(test_klp\)/\1/' > /tmp/fields
-[[ "$(cat /tmp/fields)" == *"$MOD_FIELDS: post_unpatch of vmlinux: enabled=0 forced=1 post_unpatch_enabled=1 lists agree" ]] ||
+SAID="enabled=0 forced=1 post_unpatch_enabled=1 lists agree"
+[[ "$(cat /tmp/fields)" == *"$MOD_FIELDS: post_unpatch of vmlinux: $SAID" ]] ||
 	fail_test "what it says:\n$(cat /tmp/fields)"
 [[ $(grep -c forced=1 /tmp/fields) == 1 ]] || fail_test "what it says:\n$(cat /tmp/fields)"
 echo "ok"
