@@ -61,7 +61,7 @@ use kernel::{
 /// function. Whoever has the name holds the module: a [`Func`](crate::patch::Func) is gone before
 /// its [`Patch`](crate::patch::Patch) lets go of it, and a nop before the livepatch that it was
 /// made after.
-#[derive(Clone, Copy, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Name(NonNull<c_char>);
 
 // SAFETY: The string is constant.

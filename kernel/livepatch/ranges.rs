@@ -19,7 +19,7 @@ pub(crate) struct Range<T = usize> {
 
 /// Sorts `ranges`, merges those that overlap, drops empty ones and returns how many remain at the
 /// front.
-pub(crate) fn normalise<T: Copy + PartialOrd>(ranges: &mut [Range<T>]) -> usize {
+pub(crate) fn normalise<T: Copy + Ord>(ranges: &mut [Range<T>]) -> usize {
     sort_by_key(ranges, |range| (range.start, range.tag));
     let mut kept = 0usize;
     for i in 0..ranges.len() {
