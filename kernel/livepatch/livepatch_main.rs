@@ -324,14 +324,8 @@ pub unsafe extern "C" fn klp_shadow_alloc_from(
     ctor: bindings::klp_shadow_ctor_t,
     ctor_data: *mut c_void,
 ) -> *mut c_void {
-    let request = Request {
-        size,
-        gfp: gfp_flags,
-        ctor,
-        ctor_data,
-        existing: Existing::Warn,
-        with: With::Id(Caller(ip)),
-    };
+    let with = With::Id(Caller(ip));
+    let request = Request::new(with, size, gfp_flags, ctor, ctor_data, Existing::Warn);
     // SAFETY: By the caller's promise.
     unsafe { shadow::get_or_alloc(obj, id, &request) }
 }
@@ -371,14 +365,8 @@ pub unsafe extern "C" fn klp_shadow_get_or_alloc_from(
     ctor: bindings::klp_shadow_ctor_t,
     ctor_data: *mut c_void,
 ) -> *mut c_void {
-    let request = Request {
-        size,
-        gfp: gfp_flags,
-        ctor,
-        ctor_data,
-        existing: Existing::Return,
-        with: With::Id(Caller(ip)),
-    };
+    let with = With::Id(Caller(ip));
+    let request = Request::new(with, size, gfp_flags, ctor, ctor_data, Existing::Return);
     // SAFETY: By the caller's promise.
     unsafe { shadow::get_or_alloc(obj, id, &request) }
 }
@@ -460,14 +448,7 @@ unsafe fn alloc_with_type(
     let Some(type_) = (unsafe { Type::read(type_) }) else {
         return ::core::ptr::null_mut();
     };
-    let request = Request {
-        size,
-        gfp,
-        ctor: type_.ctor,
-        ctor_data,
-        existing,
-        with: With::Type,
-    };
+    let request = Request::new(With::Type, size, gfp, type_.ctor, ctor_data, existing);
     // SAFETY: By the caller's promise.
     unsafe { shadow::get_or_alloc(obj, type_.id, &request) }
 }

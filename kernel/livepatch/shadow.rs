@@ -25,6 +25,7 @@
 //! a grace period.
 
 mod managed;
+mod name;
 mod record;
 mod store;
 mod variable;

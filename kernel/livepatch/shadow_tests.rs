@@ -98,14 +98,14 @@ mod suite {
     }
 
     fn add_as(obj: *mut c_void, id: usize, existing: Existing, with: With) -> *mut c_void {
-        let request = Request {
-            size: size_of::<usize>(),
-            gfp: bindings::GFP_KERNEL,
-            ctor: Some(construct),
-            ctor_data: null_mut(),
-            existing,
+        let request = Request::new(
             with,
-        };
+            size_of::<usize>(),
+            bindings::GFP_KERNEL,
+            Some(construct),
+            null_mut(),
+            existing,
+        );
         // SAFETY: The constructor works in any context.
         unsafe { get_or_alloc(obj, id, &request) }
     }

@@ -4,7 +4,10 @@
 //! them.
 
 use super::{
-    record::User,
+    record::{
+        say_mixed,
+        User, //
+    },
     store::{
         lock,
         new_record,
@@ -23,14 +26,6 @@ use kernel::{
     prelude::*,
     rcu_map::RemovedQueue, //
 };
-
-/// Says that an id is used in both ways.
-pub(super) fn say_mixed(id: usize) {
-    pr_warn!(
-        "some shadow variables with id {} belong to livepatches that do not declare it\n",
-        id
-    );
-}
 
 /// Makes variables of the type `id` possible: an owner has come, the first or another one. What the
 /// code of `user` makes by the id is managed, too. May sleep.

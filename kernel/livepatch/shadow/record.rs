@@ -2,7 +2,7 @@
 
 //! What is known of an id.
 
-use super::store::Name;
+use super::name::Name;
 use core::ptr::NonNull;
 use kernel::{
     bindings,
@@ -158,6 +158,14 @@ impl Record {
     pub(super) fn leak(&mut self) -> bool {
         !core::mem::replace(&mut self.leaked, true) && !self.managed.is_empty()
     }
+}
+
+/// Says that an id is used in both ways.
+pub(super) fn say_mixed(id: usize) {
+    pr_warn!(
+        "some shadow variables with id {} belong to livepatches that do not declare it\n",
+        id
+    );
 }
 
 /// The module of a livepatch with an `is_shadow` state.

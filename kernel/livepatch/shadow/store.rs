@@ -4,10 +4,13 @@
 //!
 //! Two maps, of variables and of [records](Record), and a work item that resizes them.
 
-use super::record::{
-    Phase,
-    Record,
-    Shared, //
+use super::{
+    name::Name,
+    record::{
+        Phase,
+        Record,
+        Shared, //
+    }, //
 };
 use core::mem::replace;
 use kernel::{
@@ -17,7 +20,6 @@ use kernel::{
     global_lock,
     prelude::*,
     rcu_map::{
-        self,
         EntryMut,
         List,
         NewEntry,
@@ -50,39 +52,6 @@ pub(super) const BATCH: usize = 100;
 const MAX_IDLE: usize = 64;
 /// When to try again to resize a map if there was no memory.
 const RETRY_MS: u32 = 1000;
-
-/// What a variable is found by, or, with the object 0, a record.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Name {
-    /// The address of the object, which is a number here.
-    object: usize,
-    pub(super) id: usize,
-}
-
-impl Name {
-    #[inline(always)]
-    pub(super) fn new(obj: *mut c_void, id: usize) -> Self {
-        Self {
-            object: obj.expose_provenance(),
-            id,
-        }
-    }
-
-    fn of_record(id: usize) -> Self {
-        Self { object: 0, id }
-    }
-
-    pub(super) fn obj(self) -> *mut c_void {
-        core::ptr::with_exposed_provenance_mut(self.object)
-    }
-}
-
-impl rcu_map::Key for Name {
-    #[inline(always)]
-    fn hash(self) -> usize {
-        rcu_map::hash(self.object, self.id)
-    }
-}
 
 /// A variable that nobody finds any more. Its data are the bytes behind it.
 pub(super) type Variable = Removed<Name>;

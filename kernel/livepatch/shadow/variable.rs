@@ -3,15 +3,15 @@
 //! Making, finding and freeing variables, for those who know their object or just their id.
 
 use super::{
-    managed::say_mixed,
+    name::Name,
     record::{
+        say_mixed,
         Caller,
         Record, //
     },
     store::{
         self,
         lock,
-        Name,
         NewRecord,
         NewVariable,
         Store,
@@ -46,12 +46,12 @@ pub(crate) enum Existing {
 /// A variable to add.
 pub(crate) struct Request {
     /// The size of the data, in bytes.
-    pub(crate) size: usize,
-    pub(crate) gfp: bindings::gfp_t,
-    pub(crate) ctor: Ctor,
-    pub(crate) ctor_data: *mut c_void,
-    pub(crate) existing: Existing,
-    pub(crate) with: With,
+    size: usize,
+    gfp: bindings::gfp_t,
+    ctor: Ctor,
+    ctor_data: *mut c_void,
+    existing: Existing,
+    with: With,
 }
 
 /// How a variable is made, or variables are freed.
@@ -70,6 +70,25 @@ pub(crate) fn get(obj: *mut c_void, id: usize) -> *mut c_void {
 }
 
 impl Request {
+    /// Asks for `size` bytes, allocated with `gfp`, that `ctor` initialises with `ctor_data`.
+    pub(crate) fn new(
+        with: With,
+        size: usize,
+        gfp: bindings::gfp_t,
+        ctor: Ctor,
+        ctor_data: *mut c_void,
+        existing: Existing,
+    ) -> Self {
+        Self {
+            size,
+            gfp,
+            ctor,
+            ctor_data,
+            existing,
+            with,
+        }
+    }
+
     /// Whether the variable is to be managed; none if it must not be made.
     fn managed(&self, record: Option<&Record>) -> Option<bool> {
         match (self.with, record) {
