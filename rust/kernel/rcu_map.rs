@@ -117,6 +117,7 @@ use core::{
     marker::PhantomData,
     mem::{
         needs_drop,
+        replace,
         ManuallyDrop, //
     },
     ptr::{
@@ -220,7 +221,7 @@ union Place<K> {
 /// An entry in memory, behind which there may be more bytes. Readers leave `own` alone.
 #[repr(C)]
 struct Node<K, V, W> {
-    /// First, as above.
+    /// First, so that a node, its head and what is chained have one address.
     head: Head<K>,
     value: V,
     own: UnsafeCell<W>,
@@ -255,7 +256,8 @@ pub struct RcuMap<K, V = (), W = ()> {
 // SAFETY: Readers share keys and values; what they do not remove they may outlive, so these need to
 // be `Send`, too. `W` goes to whatever thread has the writer.
 unsafe impl<K: Send + Sync, V: Send + Sync, W: Send> Sync for RcuMap<K, V, W> {}
-// SAFETY: As above.
+// SAFETY: What is in the map may be moved and shared for the reasons above, and the map itself is
+// bound to no thread.
 unsafe impl<K: Send + Sync, V: Send + Sync, W: Send> Send for RcuMap<K, V, W> {}
 
 impl<K: Key, V, W> Default for RcuMap<K, V, W> {
@@ -317,9 +319,9 @@ impl<K: Key, V, W> RcuMap<K, V, W> {
         unsafe {
             self.table.begin(state, &array);
             self.table.publish(state);
+            // What readers may still use is constant, so there is nothing to wait for.
+            self.table.retired(state);
         }
-        // What readers may still use is constant.
-        self.table.retired(state);
         Ok(writer)
     }
 }
@@ -356,12 +358,13 @@ impl<'g, K: Key, V, W> Entry<'g, K, V, W> {
     /// Returns the value.
     #[inline(always)]
     pub fn value(self) -> &'g V {
-        // SAFETY: As for the key; nobody has an exclusive reference to a value in a map.
+        // SAFETY: The entry is valid for `'g`, and nobody has an exclusive reference to a value in a
+        // map.
         unsafe { &(*self.node.as_ptr()).value }
     }
 
-    /// Returns where the bytes behind the entry are: aligned as memory of `kmalloc()`, and there
-    /// for as long as the entry is.
+    /// Returns where the bytes behind the entry are: aligned as a `usize`, and as key and value need
+    /// it if that is more, and there for as long as the entry is.
     #[inline(always)]
     pub fn extra(self) -> NonNull<u8> {
         Node::extra(self.node)
@@ -447,7 +450,8 @@ impl<K, V, W> Drop for NewEntry<K, V, W> {
 
 /// Who may change a map, and the owner of what is in it.
 ///
-/// When it is dropped, the map is emptied. That waits for a grace period, so it may sleep.
+/// When it is dropped, the map is emptied. That waits for a grace period, so it may sleep, and
+/// whoever drops it must not be a reader.
 ///
 /// # Invariants
 ///
@@ -479,7 +483,7 @@ impl<'m, K: Key, V, W> Writer<'m, K, V, W> {
 
     /// Returns the logarithm of the number of buckets.
     pub fn bits(&self) -> u32 {
-        self.core.table.bits()
+        self.core.bits()
     }
 
     /// Returns the entry with `key`.
@@ -504,8 +508,8 @@ impl<'m, K: Key, V, W> Writer<'m, K, V, W> {
         }
         let node = ManuallyDrop::new(new).node;
         let Core { table, state, .. } = &mut self.core;
-        // SAFETY: As above; by the type invariant there is an array. The node stays until it is
-        // given out as `Removed`, or this is dropped.
+        // SAFETY: This is the writer, and by the type invariant there is an array. The node stays
+        // until it is given out as `Removed`, or this is dropped, and a grace period longer.
         unsafe { table.insert(state, node.as_ptr().cast()) };
         Ok(EntryMut { node, writer: self })
     }
@@ -548,8 +552,13 @@ impl<'m, K: Key, V, W> Writer<'m, K, V, W> {
 }
 
 impl<K: Key> Core<'_, K> {
+    fn bits(&self) -> u32 {
+        // SAFETY: This is the writer.
+        unsafe { self.table.bits() }
+    }
+
     fn wanted_bits(&self) -> Option<u32> {
-        wanted_bits(self.state.len, self.table.bits())
+        wanted_bits(self.state.len, self.bits())
     }
 
     /// As [`Writer::resize`].
@@ -562,7 +571,7 @@ impl<K: Key> Core<'_, K> {
             };
             let mut new = Some(Array::new(bits, GFP_KERNEL | __GFP_NOWARN)?);
             let mut id = None;
-            locked(&mut |core| id = core.begin(&mut new));
+            locked(&mut |core| id = id.or_else(|| core.begin(&mut new)));
             let Some(id) = id else {
                 return Ok(());
             };
@@ -572,15 +581,22 @@ impl<K: Key> Core<'_, K> {
                 locked(&mut |core| done = core.id != id || core.step());
             }
             let mut old = None;
-            locked(&mut |core| {
-                // Whatever `locked` does, an old array stays until readers have let go of it.
-                if let Some(array) = core.publish(id) {
-                    old = Some(array);
-                }
-            });
+            locked(&mut |core| old = old.take().or_else(|| core.publish(id)));
+            let Some(old) = old else {
+                // The writer has gone.
+                return Ok(());
+            };
             rcu::synchronize_rcu();
             drop(old);
-            locked(&mut |core| core.retired(id));
+            let mut retiring = true;
+            locked(&mut |core| {
+                // Once: `locked` may call this again when another resize has been published.
+                if core.id == id && replace(&mut retiring, false) {
+                    // SAFETY: This resize of the writer was published before the grace period, and
+                    // no other one could begin since.
+                    unsafe { core.retired() };
+                }
+            });
         }
     }
 
@@ -603,7 +619,8 @@ impl<K: Key> Core<'_, K> {
 
     /// Ends the resize of the writer `id`, if its steps are done, and returns the old array.
     fn publish(&mut self, id: u64) -> Option<Array<K>> {
-        if self.id != id || !self.table.is_filled(&self.state) {
+        // SAFETY: This is the writer.
+        if self.id != id || !unsafe { self.table.is_filled(&self.state) } {
             return None;
         }
         // SAFETY: This is the writer, and the new array has all that the current one has.
@@ -612,10 +629,14 @@ impl<K: Key> Core<'_, K> {
         Some(Array(old))
     }
 
-    fn retired(&mut self, id: u64) {
-        if self.id == id {
-            self.table.retired(&mut self.state);
-        }
+    /// Lets another resize begin.
+    ///
+    /// # Safety
+    ///
+    /// A grace period must have passed since the last [`Self::publish`].
+    unsafe fn retired(&mut self) {
+        // SAFETY: This is the writer, and the caller promises the grace period.
+        unsafe { self.table.retired(&mut self.state) };
     }
 }
 
@@ -710,8 +731,8 @@ impl<'w, K: Key, V, W> EntryMut<'w, '_, K, V, W> {
 
     /// Returns the value, and what only the writer can reach.
     pub fn into_parts(self) -> (&'w V, &'w mut W) {
-        // SAFETY: As in `own()`, and the writer stays borrowed for `'w`. Nobody has an exclusive
-        // reference to a value in a map.
+        // SAFETY: By the type invariant the node is valid. The writer stays borrowed for `'w`, so
+        // there is no other way to `own`, and nobody has an exclusive reference to a value in a map.
         unsafe {
             let node = self.node.as_ptr();
             (&(*node).value, &mut *(*node).own.get())
@@ -735,7 +756,8 @@ impl<'w, K: Key, V, W> EntryMut<'w, '_, K, V, W> {
     ///
     /// As for [`Self::push_front`].
     pub fn push_back(&mut self, list: &mut List<K, V, W>) -> Result {
-        // SAFETY: As in `push_front()`.
+        // SAFETY: By the type invariant the node is in the map, to which the borrow of its writer is
+        // exclusive access.
         unsafe { (list.raw).insert(self.writer.core.id, self.node.cast(), End::Last) }
     }
 
@@ -745,7 +767,8 @@ impl<'w, K: Key, V, W> EntryMut<'w, '_, K, V, W> {
     ///
     /// [`EINVAL`] if it is on no list, or, as far as that can be seen, on another one.
     pub fn unlist(&mut self, list: &mut List<K, V, W>) -> Result {
-        // SAFETY: As in `push_front()`.
+        // SAFETY: The node is in the map; nobody else can use lists of its entries, since that takes
+        // the writer, which is borrowed exclusively.
         unsafe { (list.raw).remove(self.writer.core.id, self.node.cast()) }
     }
 
@@ -757,7 +780,7 @@ impl<'w, K: Key, V, W> EntryMut<'w, '_, K, V, W> {
         }
         let Self { node, writer } = self;
         let Core { table, state, .. } = &mut writer.core;
-        // SAFETY: As above.
+        // SAFETY: By the type invariant the node is in the table of this writer.
         unsafe { table.remove(state, node.as_ptr().cast()) };
         // INVARIANT: The node is out of the map, and on no list.
         Ok(Removed { node })
@@ -774,7 +797,8 @@ impl<'w, K: Key, V, W> EntryMut<'w, '_, K, V, W> {
 /// An entry that is in its map no more. Readers may still be at it.
 ///
 /// When it is dropped, so is what only the writer could reach, and the memory is freed after a grace
-/// period. Mirrors `kfree_rcu()`.
+/// period. Mirrors `kfree_rcu()`: no code but that of the allocator runs then, so a module may go
+/// without `rcu_barrier()`.
 ///
 /// # Invariants
 ///
@@ -928,6 +952,34 @@ mod tests {
         assert!(id != Some(writer.core.id) && writer.core.step());
         assert!(writer.core.publish(id.unwrap_or_default()).is_none());
         assert_eq!((writer.bits(), value(&MAP, 9)), (MIN_BITS, Some(27)));
+        Ok(())
+    }
+
+    /// A `locked` that calls all that it gets twice, with another resize in between.
+    #[test]
+    fn resize_twice() -> Result {
+        static MAP: Map = RcuMap::new();
+        let mut writer = MAP.writer(GFP_KERNEL)?;
+        fill(&mut writer, 0..1000)?;
+        let writer = core::cell::RefCell::new(writer);
+        let other = core::cell::Cell::new(None);
+        Writer::resize(|f| {
+            let mut writer = writer.borrow_mut();
+            let before = writer.core.state.phase;
+            f(&mut writer);
+            if before == Phase::Retiring && writer.core.state.phase == Phase::Settled {
+                let mut new = Array::new(7, GFP_KERNEL).ok();
+                let id = writer.core.begin(&mut new).unwrap_or_default();
+                while !writer.core.step() {}
+                other.set(writer.core.publish(id));
+            }
+            f(&mut writer);
+        })?;
+        // Readers may still use the array that the second resize has replaced.
+        assert_eq!(writer.borrow().core.state.phase, Phase::Retiring);
+        assert_eq!((writer.borrow().bits(), value(&MAP, 999)), (7, Some(2997)));
+        rcu::synchronize_rcu();
+        assert!(other.take().is_some());
         Ok(())
     }
 

@@ -35,7 +35,8 @@ impl Name {
     }
 }
 
-impl rcu_map::Key for Name {
+// SAFETY: The hash depends on nothing but the two numbers.
+unsafe impl rcu_map::Key for Name {
     #[inline(always)]
     fn hash(self) -> usize {
         rcu_map::hash(self.object, self.id)

@@ -27,14 +27,20 @@ pub const MIN_BITS: u32 = 6;
 pub(crate) const MAX_BITS: u32 = usize::BITS / 2 - 5;
 
 /// What entries of a map are found by.
-pub trait Key: Copy + Eq {
+///
+/// # Safety
+///
+/// [`Self::hash`] must return the same for a key at all times: an entry is taken out of the chain
+/// that its hash leads to, and freed then.
+pub unsafe trait Key: Copy + Eq {
     /// Returns a hash of the key, for which [`hash()`] may be used.
     ///
     /// The map uses its high bits. Keys that are equal have equal hashes.
     fn hash(self) -> usize;
 }
 
-impl Key for usize {
+// SAFETY: The hash depends on nothing but the number.
+unsafe impl Key for usize {
     #[inline(always)]
     fn hash(self) -> usize {
         hash(self, 0)
@@ -316,16 +322,20 @@ impl<K: Key> Table<K> {
     }
 
     /// The current array.
-    fn current(&self) -> &Buckets {
-        // SAFETY: By the type invariant it is one of the table's. Only the writer changes which,
-        // and calls this.
+    ///
+    /// # Safety
+    ///
+    /// The caller must be the writer, and not begin a resize for as long as it has the result.
+    unsafe fn current(&self) -> &Buckets {
+        // SAFETY: By the type invariant it is one of the table's, or `empty`. It is written to by
+        // `begin()` alone, and only when it is not the current one any more.
         unsafe { &*self.current.load() }
     }
 
-    /// The place that the current array does not have.
-    fn other(&self) -> &UnsafeCell<Buckets> {
+    /// The place that `current` does not have.
+    fn beside(&self, current: &Buckets) -> &UnsafeCell<Buckets> {
         let [first, second] = &self.arrays;
-        match self.current().place.other() {
+        match current.place.other() {
             Place::First => first,
             Place::Second => second,
         }
@@ -337,10 +347,12 @@ impl<K: Key> Table<K> {
     ///
     /// The caller must be the writer, and not change the array for as long as it has the result.
     unsafe fn filled(&self, state: &State, hash: usize) -> Option<&Buckets> {
+        // SAFETY: The caller is the writer.
+        let current = unsafe { self.current() };
         match state.phase {
-            Phase::Filling(cursor) if self.current().index(hash) < cursor => {
+            Phase::Filling(cursor) if current.index(hash) < cursor => {
                 // SAFETY: Nobody but the caller writes there.
-                Some(unsafe { &*self.other().get() })
+                Some(unsafe { &*self.beside(current).get() })
             }
             _ => None,
         }
@@ -370,7 +382,8 @@ impl<K: Key> Table<K> {
     ///
     /// The caller must be the writer, and `entry` be in the table.
     pub(crate) unsafe fn remove(&self, state: &mut State, entry: *mut Chained<K>) {
-        // SAFETY: By the caller's promise, as in `insert()`.
+        // SAFETY: The caller is the writer, and the entry is in the current array and, if its bucket
+        // has been copied already, in the other one.
         unsafe {
             let entry = &*entry;
             self.current().unlink(entry);
@@ -381,9 +394,14 @@ impl<K: Key> Table<K> {
         state.len = state.len.wrapping_sub(1);
     }
 
-    /// The logarithm of the number of buckets. For the writer.
-    pub(crate) fn bits(&self) -> u32 {
-        self.current().bits()
+    /// The logarithm of the number of buckets.
+    ///
+    /// # Safety
+    ///
+    /// The caller must be the writer.
+    pub(crate) unsafe fn bits(&self) -> u32 {
+        // SAFETY: The caller is the writer, and this begins no resize.
+        unsafe { self.current() }.bits()
     }
 
     /// Begins a resize to `array`.
@@ -393,16 +411,17 @@ impl<K: Key> Table<K> {
     /// The caller must be the writer, and the phase [`Phase::Settled`]. The buckets must be valid
     /// until the table gives them back; `bits` must be at least 1 and less than those of `usize`.
     pub(crate) unsafe fn begin(&self, state: &mut State, array: &RawArray<K>) {
-        let place = self.current().place.other();
+        // SAFETY: The caller is the writer, and what is written below is another array.
+        let current = unsafe { self.current() };
         // INVARIANT: It is not the current array, and nobody is left who uses it as that: when it
         // was, a grace period has passed since, or else the phase would not be `Settled`.
         //
         // SAFETY: So nobody reads it, and the caller is the only writer.
         unsafe {
-            *self.other().get() = Buckets {
+            *self.beside(current).get() = Buckets {
                 heads: array.heads.cast(),
                 shift: usize::BITS.wrapping_sub(array.bits),
-                place,
+                place: current.place.other(),
             };
         }
         state.phase = Phase::Filling(0);
@@ -417,16 +436,18 @@ impl<K: Key> Table<K> {
         let Phase::Filling(mut cursor) = state.phase else {
             return true;
         };
-        let current = self.current();
+        // SAFETY: The caller is the writer, and during a resize none begins.
+        let current = unsafe { self.current() };
         // SAFETY: During a resize the other array is there, and nobody else writes.
-        let other = unsafe { &*self.other().get() };
+        let other = unsafe { &*self.beside(current).get() };
         let size = 1usize.wrapping_shl(current.bits());
         while cursor < size && budget != 0 {
             // SAFETY: There are that many buckets.
             let mut entry = unsafe { current.head::<K>(cursor) }.load();
             // SAFETY: What is in the current array is valid.
             while let Some(this) = unsafe { entry.as_ref() } {
-                // SAFETY: As above, and as in `insert()`.
+                // SAFETY: The entry is valid, and does not use the link for this array yet, as its
+                // bucket comes first now.
                 unsafe { other.push(entry) };
                 budget = budget.saturating_sub(1);
                 entry = this.link(current.place).load();
@@ -438,9 +459,14 @@ impl<K: Key> Table<K> {
         cursor >= size
     }
 
-    /// Whether the array of a resize has all that the current one has. For the writer.
-    pub(crate) fn is_filled(&self, state: &State) -> bool {
-        let size = 1usize.wrapping_shl(self.bits());
+    /// Whether the array of a resize has all that the current one has.
+    ///
+    /// # Safety
+    ///
+    /// The caller must be the writer.
+    pub(crate) unsafe fn is_filled(&self, state: &State) -> bool {
+        // SAFETY: By the caller's promise.
+        let size = 1usize.wrapping_shl(unsafe { self.bits() });
         matches!(state.phase, Phase::Filling(cursor) if cursor >= size)
     }
 
@@ -451,14 +477,19 @@ impl<K: Key> Table<K> {
     /// The caller must be the writer, and the new array be [filled](Self::is_filled), or the old one
     /// have no entries.
     pub(crate) unsafe fn publish(&self, state: &mut State) -> Option<RawArray<K>> {
-        let old = self.given(self.current());
-        self.current.store(self.other().get());
+        // SAFETY: The caller is the writer, and this begins no resize.
+        let current = unsafe { self.current() };
+        self.current.store(self.beside(current).get());
         state.phase = Phase::Retiring;
-        old
+        self.given(current)
     }
 
-    /// Says that a grace period has passed since [`Self::publish`].
-    pub(crate) fn retired(&self, state: &mut State) {
+    /// Lets another resize begin.
+    ///
+    /// # Safety
+    ///
+    /// The caller must be the writer, and a grace period have passed since [`Self::publish`].
+    pub(crate) unsafe fn retired(&self, state: &mut State) {
         if state.phase == Phase::Retiring {
             state.phase = Phase::Settled;
         }
@@ -476,10 +507,11 @@ impl<K: Key> Table<K> {
     ///
     /// The caller must be the writer.
     pub(crate) unsafe fn take(&self, state: &mut State) -> [Option<Taken<K>>; 2] {
-        let current = self.current();
+        // SAFETY: The caller is the writer, and this begins no resize.
+        let current = unsafe { self.current() };
         let other = match state.phase {
             // SAFETY: The resize has put buckets there, and nobody else writes.
-            Phase::Filling(_) => self.given(unsafe { &*self.other().get() }),
+            Phase::Filling(_) => self.given(unsafe { &*self.beside(current).get() }),
             _ => None,
         };
         let place = current.place;

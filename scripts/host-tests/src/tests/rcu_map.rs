@@ -61,7 +61,7 @@ impl<T> Ptr<T> {
 /// An object and an id.
 type Key = (usize, usize);
 
-impl table::Key for Key {
+unsafe impl table::Key for Key {
     fn hash(self) -> usize {
         hash(self.0, self.1)
     }
@@ -98,7 +98,7 @@ impl Model {
         model.begin(bits);
         assert!(unsafe { model.table.step(&mut model.state, 2) });
         assert!(unsafe { model.table.publish(&mut model.state) }.is_none());
-        model.table.retired(&mut model.state);
+        unsafe { model.table.retired(&mut model.state) };
         model
     }
 
@@ -146,7 +146,7 @@ impl Model {
         } else if unsafe { self.table.step(&mut self.state, budget) } {
             let RawArray { heads, bits } = unsafe { self.table.publish(&mut self.state) }.unwrap();
             assert_eq!(self.state.phase, Phase::Retiring);
-            self.table.retired(&mut self.state);
+            unsafe { self.table.retired(&mut self.state) };
             assert_eq!(self.arrays.remove(0), (heads, bits));
             Self::free(heads, bits);
         }
@@ -295,7 +295,7 @@ fn grow_and_shrink() {
     const COUNT: usize = 20_000;
     let mut model = Model::new(MIN_BITS);
     let follow = |model: &mut Model| {
-        let wanted = wanted_bits(model.state.len, model.table.bits());
+        let wanted = wanted_bits(model.state.len, unsafe { model.table.bits() });
         if model.is_resizing() || wanted.is_some() {
             model.step(wanted.unwrap_or(MIN_BITS), 5);
         }
@@ -309,7 +309,7 @@ fn grow_and_shrink() {
         assert!(model.find((number * 64 + 64, number % 3)).is_null());
     }
     model.check();
-    assert!(model.table.bits() >= 14);
+    assert!(unsafe { model.table.bits() } >= 14);
     for number in 0..COUNT {
         model.remove((number * 64, number % 3));
         follow(&mut model);
@@ -320,7 +320,7 @@ fn grow_and_shrink() {
         follow(&mut model);
     }
     model.check();
-    assert_eq!(model.table.bits(), MIN_BITS);
+    assert_eq!(unsafe { model.table.bits() }, MIN_BITS);
 
     model.insert((1, 1));
     let [current, other] = unsafe { model.table.take(&mut model.state) };

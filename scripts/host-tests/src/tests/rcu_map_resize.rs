@@ -106,7 +106,7 @@ impl Memory {
         });
         memory.begin(0);
         unsafe { memory.table.publish(&mut memory.state.borrow_mut()) };
-        memory.table.retired(&mut memory.state.borrow_mut());
+        unsafe { memory.table.retired(&mut memory.state.borrow_mut()) };
         for number in (0..ENTRIES).step_by(2) {
             memory.insert(number);
         }
@@ -165,7 +165,7 @@ impl Memory {
         let old = unsafe { self.table.publish(&mut self.state.borrow_mut()) }.unwrap();
         between(steps);
         self.grace_period();
-        self.table.retired(&mut self.state.borrow_mut());
+        unsafe { self.table.retired(&mut self.state.borrow_mut()) };
         // Freed: whoever comes here again finds nothing.
         let old = self
             .arrays
