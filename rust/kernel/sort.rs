@@ -51,6 +51,8 @@ where
         compare(a, b) as c_int
     }
 
+    // The function counts the bytes of an item in an `int`.
+    const { assert!(size_of::<T>() <= c_int::MAX as usize) };
     // SAFETY: The items are valid, and exclusively borrowed. Whatever the comparison returns, they
     // are only swapped with each other, as a whole, between calls of it; it gets nothing but items
     // and what it was passed.
