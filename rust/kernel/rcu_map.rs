@@ -487,12 +487,9 @@ impl<'m, K: Key, V, W> Writer<'m, K, V, W> {
     }
 
     /// Returns the entry with `key`.
-    #[inline]
     pub fn get(&mut self, key: K) -> Option<EntryMut<'_, 'm, K, V, W>> {
-        // SAFETY: This is the writer.
-        let node = unsafe { self.core.table.find(key) };
         Some(EntryMut {
-            node: NonNull::new(node.cast())?,
+            node: self.core.find(key)?.cast(),
             writer: self,
         })
     }
@@ -502,15 +499,13 @@ impl<'m, K: Key, V, W> Writer<'m, K, V, W> {
         &mut self,
         new: NewEntry<K, V, W>,
     ) -> Result<EntryMut<'_, 'm, K, V, W>, NewEntry<K, V, W>> {
-        // SAFETY: This is the writer.
-        if !unsafe { self.core.table.find(new.key()) }.is_null() {
+        if self.core.find(new.key()).is_some() {
             return Err(new);
         }
         let node = ManuallyDrop::new(new).node;
-        let Core { table, state, .. } = &mut self.core;
-        // SAFETY: This is the writer, and by the type invariant there is an array. The node stays
-        // until it is given out as `Removed`, or this is dropped, and a grace period longer.
-        unsafe { table.insert(state, node.as_ptr().cast()) };
+        // SAFETY: By the type invariant there is an array. The node stays until it is given out as
+        // `Removed`, or this is dropped, and a grace period longer.
+        unsafe { self.core.insert(node.cast()) };
         Ok(EntryMut { node, writer: self })
     }
 
@@ -551,7 +546,33 @@ impl<'m, K: Key, V, W> Writer<'m, K, V, W> {
     }
 }
 
+// One function for all values, which is not repeated where it is called: writers are not as hot as
+// readers.
 impl<K: Key> Core<'_, K> {
+    #[inline(never)]
+    fn find(&self, key: K) -> Option<NonNull<Chained<K>>> {
+        // SAFETY: This is the writer.
+        NonNull::new(unsafe { self.table.find(key) })
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Table::insert`].
+    #[inline(never)]
+    unsafe fn insert(&mut self, node: NonNull<Chained<K>>) {
+        // SAFETY: This is the writer; the caller promises the rest.
+        unsafe { self.table.insert(&mut self.state, node.as_ptr()) };
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Table::remove`].
+    #[inline(never)]
+    unsafe fn remove(&mut self, node: NonNull<Chained<K>>) {
+        // SAFETY: This is the writer; the caller promises the rest.
+        unsafe { self.table.remove(&mut self.state, node.as_ptr()) };
+    }
+
     fn bits(&self) -> u32 {
         // SAFETY: This is the writer.
         unsafe { self.table.bits() }
@@ -601,6 +622,7 @@ impl<K: Key> Core<'_, K> {
     }
 
     /// Takes the array, unless there is a resize, and returns whose resize has begun.
+    #[inline(never)]
     fn begin(&mut self, array: &mut Option<Array<K>>) -> Option<u64> {
         if self.state.phase != Phase::Settled {
             return None;
@@ -612,12 +634,14 @@ impl<K: Key> Core<'_, K> {
         Some(self.id)
     }
 
+    #[inline(never)]
     fn step(&mut self) -> bool {
         // SAFETY: This is the writer.
         unsafe { self.table.step(&mut self.state, RESIZE_BATCH) }
     }
 
     /// Ends the resize of the writer `id`, if its steps are done, and returns the old array.
+    #[inline(never)]
     fn publish(&mut self, id: u64) -> Option<Array<K>> {
         // SAFETY: This is the writer.
         if self.id != id || !unsafe { self.table.is_filled(&self.state) } {
@@ -638,28 +662,45 @@ impl<K: Key> Core<'_, K> {
         // SAFETY: This is the writer, and the caller promises the grace period.
         unsafe { self.table.retired(&mut self.state) };
     }
+    /// Empties the table, waits for readers, and frees all with `free`.
+    ///
+    /// # Safety
+    ///
+    /// `free` must be callable, once, for each node in the table.
+    #[inline(never)]
+    unsafe fn end(&mut self, free: unsafe fn(*mut Chained<K>)) {
+        // SAFETY: This is the writer.
+        let [current, other] = unsafe { self.table.take(&mut self.state) };
+        rcu::synchronize_rcu();
+        if let Some(current) = current {
+            // SAFETY: It was the current array, and readers have let go of all that is in it. The
+            // caller promises the rest.
+            unsafe { current.for_each(|chained| free(chained)) };
+            // INVARIANT: The array is out of use.
+            drop(Array(current.array));
+        }
+        // INVARIANT: Nobody but this writer has used the array that was being filled.
+        drop(other.map(|other| Array(other.array)));
+    }
 }
 
 impl<K: Key, V, W> Drop for Writer<'_, K, V, W> {
     fn drop(&mut self) {
-        // SAFETY: This is the writer.
-        let taken = unsafe { self.core.table.take(&mut self.core.state) };
-        rcu::synchronize_rcu();
-        let [current, other] = taken;
-        if let Some(current) = current {
-            // SAFETY: It was the current array, and readers have let go of all that is in it. The
-            // nodes are from `Kmalloc`, and no other parts need a drop, as `RcuMap::new()` asserts.
+        /// # Safety
+        ///
+        /// The node must be of these types, and in nobody's hands but the caller's.
+        unsafe fn free<K, V, W>(chained: *mut Chained<K>) {
+            let node = chained.cast::<Node<K, V, W>>();
+            // SAFETY: By the caller's promise. The memory is from `Kmalloc`, and no other parts need
+            // a drop, as `RcuMap::new()` asserts.
             unsafe {
-                current.for_each(|chained| {
-                    let node = chained.cast::<Node<K, V, W>>();
-                    (*node).own.get().drop_in_place();
-                    bindings::kfree(node.cast());
-                });
+                (*node).own.get().drop_in_place();
+                bindings::kfree(node.cast());
             }
-            drop(Array(current.array));
         }
-        // INVARIANT: Both arrays are out of use.
-        drop(other.map(|other| Array(other.array)));
+
+        // SAFETY: All nodes in the table are of these types.
+        unsafe { self.core.end(free::<K, V, W>) };
         // Pairs with the acquire in `RcuMap::writer()`.
         self.map.claimed.store(false, Release);
     }
@@ -779,9 +820,8 @@ impl<'w, K: Key, V, W> EntryMut<'w, '_, K, V, W> {
             return Err(self);
         }
         let Self { node, writer } = self;
-        let Core { table, state, .. } = &mut writer.core;
         // SAFETY: By the type invariant the node is in the table of this writer.
-        unsafe { table.remove(state, node.as_ptr().cast()) };
+        unsafe { writer.core.remove(node.cast()) };
         // INVARIANT: The node is out of the map, and on no list.
         Ok(Removed { node })
     }

@@ -61,6 +61,7 @@ pub(super) type NewVariable = NewEntry<Name>;
 pub(super) type NewRecord = NewEntry<Name, Shared, Record>;
 
 /// Makes a record for an id that gets a variable or an owner.
+#[inline(never)]
 pub(super) fn new_record(id: usize, flags: Flags) -> Result<NewRecord> {
     let name = Name::of_record(id);
     Ok(NewRecord::new(
@@ -83,6 +84,7 @@ global_lock! {
 /// Holds the lock.
 pub(super) struct Locked(GlobalGuard<SHADOW>);
 
+#[inline(never)]
 pub(super) fn lock() -> Locked {
     Locked(SHADOW.lock())
 }

@@ -98,6 +98,7 @@ impl Request {
     }
 
     /// Says that the id has no owner.
+    #[cold]
     fn refuse(&self, id: usize) -> *mut c_void {
         let function = match self.existing {
             Existing::Return => "klp_shadow_type_get_or_alloc",
@@ -111,6 +112,7 @@ impl Request {
         null_mut()
     }
 
+    #[cold]
     fn exists(&self, obj: *mut c_void, id: usize, data: *mut c_void) -> *mut c_void {
         match self.existing {
             Existing::Return => data,

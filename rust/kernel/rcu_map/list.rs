@@ -109,6 +109,7 @@ impl<K> RawList<K> {
     /// # Safety
     ///
     /// The caller must have exclusive access to the map of the writer `id`, and the node be in it.
+    #[inline(never)]
     pub(super) unsafe fn insert(&mut self, id: u64, node: NonNull<Head<K>>, end: End) -> Result {
         // SAFETY: By the caller's promise.
         if unsafe { is_listed(node) } {
@@ -140,6 +141,7 @@ impl<K> RawList<K> {
     /// # Safety
     ///
     /// As for [`Self::insert`].
+    #[inline(never)]
     pub(super) unsafe fn remove(&mut self, id: u64, node: NonNull<Head<K>>) -> Result {
         let node = node.as_ptr();
         // SAFETY: The node is in the map, by the caller's promise.
