@@ -2,12 +2,17 @@
 
 //! Kernel objects with attributes in sysfs.
 //!
+//! What is shown of a device belongs to its `struct device`, and what is for debugging into
+//! [`debugfs`](crate::debugfs). This is for interfaces that belong to no device, as those below
+//! `/sys/kernel`.
+//!
 //! A type that implements [`Kobject`] says which files it shows; a [`Root`] is one such object, a
 //! directory in sysfs, and a [`Dir`] one below it.
 //!
-//! Others may hold references to an object, and `CONFIG_DEBUG_KOBJECT_RELEASE` puts off its end by
-//! seconds on purpose. So its directory goes when the owner drops it, and its memory later. All of
-//! that has happened when the [`Root`] has been dropped: the module can go then.
+//! Others may hold references to an object, and `CONFIG_DEBUG_KOBJECT_RELEASE` delays its release by
+//! seconds on purpose. So the directory goes when the owner drops the object, and the memory later.
+//! To drop a [`Root`] waits for both, for itself and for all objects below it: then the module can
+//! go.
 //!
 //! C headers: [`include/linux/kobject.h`](srctree/include/linux/kobject.h),
 //! [`include/linux/sysfs.h`](srctree/include/linux/sysfs.h)

@@ -2,6 +2,9 @@
 
 //! Walks over all tasks.
 //!
+//! Not a part of `task.rs`, which is about tasks that somebody knows and holds. Here nobody holds
+//! them: `tasklist_lock` or RCU keeps each while the walk is at it.
+//!
 //! C headers: [`include/linux/sched/signal.h`](srctree/include/linux/sched/signal.h),
 //! [`include/linux/sched/task.h`](srctree/include/linux/sched/task.h)
 
@@ -142,10 +145,10 @@ fn walk_in_chunks(f: &mut impl FnMut(&Task) -> bool) -> Walked {
 /// Calls `f` for each thread of each process, the idle tasks excepted, under RCU. Lets others run,
 /// fork and exit meanwhile.
 ///
-/// Goes by the threads' ids, so that a thread which is gone after a break is no place to lose:
-/// whatever others do, a thread that has its id during the whole walk is visited. Threads that are
-/// started meanwhile, or take their leader's id by exec, may be missed. Threads that exit may be
-/// visited, and a leader twice that loses its id so.
+/// The walk goes by the threads' ids, so it has no place to lose in a break. It visits each thread
+/// that has its id during the whole walk. It may miss a thread that is started meanwhile, or that
+/// takes its leader's id by exec. It may visit threads that exit, and twice a leader that loses its
+/// id by exec.
 ///
 /// Mirrors `for_each_process_thread()` under `rcu_read_lock()`, in the way in which procfs lists
 /// processes.
@@ -204,15 +207,16 @@ fn next_id<'a>(from: c_int, _guard: &'a rcu::Guard) -> Option<(c_int, Option<&'a
 /// Calls `f` for each thread of each process, the idle tasks excepted, under `tasklist_lock`. Lets
 /// others run, fork and exit meanwhile.
 ///
-/// What a child takes over from its parent in `copy_process()`, under `tasklist_lock`, is so for
-/// all threads in the end if `f` makes it so. Processes are visited in the order in which they were
-/// started, as are the threads of each. So only a thread that joins a process which the walk is
-/// done with is missed, and it has taken that over from a thread which was visited, or was missed
-/// for the same reason. By exec a thread takes the place of its leader, and keeps that among the
-/// threads.
+/// If `f` sets a field that `copy_process()` copies from parent to child under `tasklist_lock`, it
+/// is set in every thread when the walk ends. For the walk visits processes, and the threads of
+/// each, in the order in which they were started. So it only misses a thread that joins a process
+/// which it is done with. Such a thread has copied the field from a thread that was visited, or that
+/// was missed for the same reason. Exec does not change this: the new leader takes the old one's
+/// place among the processes, and keeps its own among the threads.
 ///
-/// Threads may be visited more than once. When the walk has lost its place too often, because the
-/// thread that it had come to was gone after a break, nobody can fork or exit during the last one.
+/// The walk may visit a thread more than once. It loses its place if the thread that it had come to
+/// is gone after a break, and then begins again. The last attempt has no breaks, so nobody can fork
+/// or exit meanwhile.
 ///
 /// Mirrors `for_each_process_thread()` under `read_lock(&tasklist_lock)`.
 ///
