@@ -15,21 +15,21 @@ use crate::{
         Locked, //
     },
     lookup::Extent,
-    owners::{
+    replace::SetSpec,
+    rules::owners::{
         Claim,
         Kind,
         Traits, //
     },
-    replace::SetSpec,
+    rules::symbol::{
+        MAX_OBJECT_LEN,
+        MAX_SYMBOL_LEN, //
+    },
     shadow::{
         Dtor,
         User, //
     },
     sort::sort_by_key,
-    symbol::{
-        MAX_OBJECT_LEN,
-        MAX_SYMBOL_LEN, //
-    },
     sysfs::PatchDir, //
 };
 use core::{

@@ -47,6 +47,7 @@ use kernel::{
     prelude::export, //
 };
 
+#[path = "rules/dispatch.rs"]
 mod dispatch;
 
 use dispatch::{

@@ -41,25 +41,19 @@ use kernel::{
 
 mod control;
 mod descriptor;
-mod dispatch;
 mod hooks;
 mod lock;
 mod lookup;
 mod modules;
-mod owners;
 mod patch;
-mod placement;
-mod ranges;
 mod reloc;
 mod replace;
-mod sets;
+mod rules;
 mod shadow;
 #[cfg(CONFIG_KUNIT = "y")]
 mod shadow_tests;
 mod stack;
 mod state;
-mod symbol;
-mod symtab;
 mod sysfs;
 #[cfg(CONFIG_KUNIT = "y")]
 mod tests;

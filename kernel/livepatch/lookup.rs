@@ -4,7 +4,7 @@
 //!
 //! Answers to `klp_find_object_symbol()` of `core.c`.
 
-use crate::symtab::{
+use crate::rules::symtab::{
     self,
     Bounds,
     Missing,

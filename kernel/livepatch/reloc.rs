@@ -5,7 +5,7 @@
 //!
 //! Sections `.klp.rela.vmlinux.*` are applied while the livepatch module is loaded, at the request
 //! of the module loader; sections `.klp.rela.<module>.*` when that module is there. Their symbols
-//! are in section `SHN_LIVEPATCH`, and named as [`crate::symbol`] says.
+//! are in section `SHN_LIVEPATCH`, and named as [`crate::rules::symbol`] says.
 //!
 //! Answers to `klp_write_section_relocs()`, `klp_resolve_symbols()` and
 //! `klp_find_section_by_name()` of `core.c`.
@@ -15,7 +15,7 @@ use crate::{
         self,
         Symbols, //
     },
-    symbol, //
+    rules::symbol, //
 };
 use core::ffi::CStr;
 use kernel::{

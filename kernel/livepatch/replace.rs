@@ -19,7 +19,7 @@ use crate::{
         Object,
         Patch, //
     },
-    sets::{
+    rules::sets::{
         self,
         Asked,
         Livepatch,

@@ -13,12 +13,6 @@
 //! Answers to `patch.c`.
 
 use crate::{
-    dispatch::{
-        row_of,
-        Slot,
-        Stray,
-        Table, //
-    },
     lock::{
         Cell,
         Locked,
@@ -30,7 +24,13 @@ use crate::{
         Object,
         Patch, //
     },
-    placement::{
+    rules::dispatch::{
+        row_of,
+        Slot,
+        Stray,
+        Table, //
+    },
+    rules::placement::{
         base_of,
         count_rows,
         displacement,

@@ -16,17 +16,17 @@ use crate::{
         self,
         Locked, //
     },
-    owners::{
+    patch::{
+        Object,
+        Patch, //
+    },
+    rules::owners::{
         self,
         Acts,
         Claim,
         Facts,
         Refusal,
         Table, //
-    },
-    patch::{
-        Object,
-        Patch, //
     },
     shadow,
     transition, //

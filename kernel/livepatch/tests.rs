@@ -5,25 +5,25 @@
 //!
 //! They show that it works as the kernel compiles it. More cases run on the host.
 //!
-//! [`symbol`]: crate::symbol
-//! [`ranges`]: crate::ranges
-//! [`sets`]: crate::sets
+//! [`symbol`]: crate::rules::symbol
+//! [`ranges`]: crate::rules::ranges
+//! [`sets`]: crate::rules::sets
 //! [`sort`]: crate::sort
-//! [`dispatch`]: crate::dispatch
-//! [`placement`]: crate::placement
+//! [`dispatch`]: crate::rules::dispatch
+//! [`placement`]: crate::rules::placement
 
 use kernel::prelude::*;
 
 #[kunit_tests(rust_livepatch)]
 mod suite {
     use crate::{
-        dispatch::{
+        rules::dispatch::{
             row_of,
             slot_at,
             Slot,
             GRAIN, //
         },
-        placement::{
+        rules::placement::{
             base_of,
             count_rows,
             displacement,
@@ -31,12 +31,12 @@ mod suite {
             place,
             STRAY, //
         },
-        ranges::{
+        rules::ranges::{
             find,
             normalise,
             Range, //
         },
-        sets::{
+        rules::sets::{
             self,
             find_conflict,
             Asked,
@@ -46,14 +46,14 @@ mod suite {
             Rules,
             Shared, //
         },
-        sort::sort_by_key,
-        symbol::{
+        rules::symbol::{
             parse_section,
             parse_symbol,
             Symbol,
             MAX_OBJECT_LEN,
             MAX_SYMBOL_LEN, //
         }, //
+        sort::sort_by_key,
     };
     use kernel::prelude::*;
 

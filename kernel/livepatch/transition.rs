@@ -41,7 +41,7 @@ use crate::{
         Object,
         Patch, //
     },
-    ranges::{
+    rules::ranges::{
         self,
         Range, //
     },

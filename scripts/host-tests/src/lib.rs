@@ -11,21 +11,17 @@
 // The core uses all of it, the tests do not.
 #![allow(dead_code)]
 
-#[path = "../../../kernel/livepatch/dispatch.rs"]
-mod dispatch;
-#[path = "../../../kernel/livepatch/owners.rs"]
-mod owners;
-#[path = "../../../kernel/livepatch/placement.rs"]
-mod placement;
-#[path = "../../../kernel/livepatch/ranges.rs"]
-mod ranges;
-#[path = "../../../kernel/livepatch/sets.rs"]
-mod sets;
+#[path = "../../../kernel/livepatch/rules"]
+mod rules {
+    pub(crate) mod dispatch;
+    pub(crate) mod owners;
+    pub(crate) mod placement;
+    pub(crate) mod ranges;
+    pub(crate) mod sets;
+    pub(crate) mod symbol;
+    pub(crate) mod symtab;
+}
 mod sort;
-#[path = "../../../kernel/livepatch/symbol.rs"]
-mod symbol;
-#[path = "../../../kernel/livepatch/symtab.rs"]
-mod symtab;
 mod system;
 
 #[cfg(test)]

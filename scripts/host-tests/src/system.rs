@@ -4,7 +4,7 @@
 //!
 //! It decides by the core's own rules; `tests/sets.rs` holds them against a model that does not.
 
-use crate::sets::{
+use crate::rules::sets::{
     self,
     Asked,
     Conflict,

@@ -18,8 +18,10 @@
 // The core uses all of it, the walk does not.
 #![allow(dead_code)]
 
-#[path = "../../../../kernel/livepatch/sets.rs"]
-mod sets;
+#[path = "../../../../kernel/livepatch/rules"]
+mod rules {
+    pub(crate) mod sets;
+}
 #[path = "../sort.rs"]
 mod sort;
 #[path = "../system.rs"]

@@ -2,7 +2,7 @@
 
 use super::config;
 use crate::{
-    dispatch::{
+    rules::dispatch::{
         row_of,
         slot_at,
         Slot,
@@ -11,7 +11,7 @@ use crate::{
         GRAIN,
         ROW_BITS, //
     },
-    placement::{
+    rules::placement::{
         base_of,
         count_rows,
         displacement,

@@ -4,7 +4,7 @@
 //! knows only which livepatches there are.
 
 use super::config;
-use crate::owners::{
+use crate::rules::owners::{
     check,
     enter,
     hold,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
 use super::config;
-use crate::ranges::{
+use crate::rules::ranges::{
     find,
     normalise,
     Range, //

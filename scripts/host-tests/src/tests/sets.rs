@@ -2,7 +2,7 @@
 
 use super::config;
 use crate::{
-    sets::{
+    rules::sets::{
         first_common,
         sort,
         Rules, //

@@ -9,7 +9,7 @@ use super::{
         SYMBOL_FORMAT, //
     }, //
 };
-use crate::symbol::{
+use crate::rules::symbol::{
     parse_section,
     parse_symbol,
     Symbol,

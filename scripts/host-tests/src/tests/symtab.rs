@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
 use super::config;
-use crate::symtab::{
+use crate::rules::symtab::{
     find_bounds,
     find_search,
     finish_bounds,

@@ -4,10 +4,10 @@
 //!
 //! Rows of code are shifted against each other until no two functions meet in one slot, those with
 //! most functions first: the row displacement method of Tarjan and Yao. Functions that do not fit
-//! are strays. Pure; tested on the host. What the handler makes of it is in [`crate::dispatch`].
+//! are strays. Pure; tested on the host. What the handler makes of it is in [`crate::rules::dispatch`].
 
 use crate::{
-    dispatch::{
+    rules::dispatch::{
         row_of,
         slot_at,
         GRAIN,
