@@ -1,27 +1,38 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What can be done with livepatches: enable, disable, reverse, force; and the list of them.
+//! What can be done with livepatches: enable, disable, reverse, force; and who does it again.
 //!
-//! Answers to `klp_enable_patch()`, `__klp_disable_patch()` and the list `klp_patches` of
-//! `core.c`.
+//! Answers to `klp_enable_patch()` and `__klp_disable_patch()` of `core.c`, and to
+//! `klp_transition_work` of `transition.c`.
 
 use crate::{
     descriptor::Descriptor,
+    held::{
+        self,
+        ModulePtr, //
+    },
     lock::{
         self,
         Locked,
         Shared, //
     },
-    patch::{
-        ModulePtr,
-        Patch, //
+    patch::Patch,
+    registry::{
+        self,
+        patches, //
     },
-    replace, stack, state,
-    sysfs::RootDir,
+    replace,
+    stack,
+    state,
+    sysfs::{
+        Requests,
+        RootDir, //
+    },
+    tasks::Target,
     transition::{
         self,
-        Target, //
-    },
+        Progress, //
+    }, //
 };
 use kernel::{
     bindings,
@@ -30,24 +41,24 @@ use kernel::{
         Root,
         KERNEL, //
     },
-    module_ref::{
-        Module,
-        Ref, //
-    },
+    module_ref::Module,
     prelude::*,
     stacktrace,
     str::CStr,
     sync::Arc,
-    workqueue::OwnedQueue, //
+    time::{
+        msecs_to_jiffies,
+        Jiffies, //
+    },
+    workqueue::{
+        self,
+        impl_has_delayed_work,
+        new_delayed_work,
+        DelayedWork,
+        OwnedQueue,
+        WorkItem, //
+    }, //
 };
-
-/// Patches that are enabled or in transition, in the order in which they were enabled. Replaced
-/// and disabled ones are not here, though their modules may be.
-static PATCHES: Shared<KVec<Arc<Patch>>> = Shared::new(KVec::new());
-
-/// The modules of all patches, from before they are enabled until the core is done with them: those
-/// in [`PATCHES`], those that are being freed, and those that stay for ever.
-static HELD: Shared<KVec<ModulePtr>> = Shared::new(KVec::new());
 
 /// What the core needs from its start to its end.
 struct Resources {
@@ -87,9 +98,8 @@ pub(crate) fn show() -> Result {
 /// Undoes [`init()`] and [`show()`]. There must be no patches left.
 pub(crate) fn exit() {
     let mut locked = lock::lock();
-    // Statics are not dropped with the module.
-    *PATCHES.borrow_mut(&mut locked) = KVec::new();
-    *HELD.borrow_mut(&mut locked) = KVec::new();
+    registry::exit(&mut locked);
+    held::exit(&mut locked);
     stack::exit(&locked);
     let resources = RESOURCES.borrow_mut(&mut locked).take();
     drop(locked);
@@ -105,18 +115,6 @@ pub(crate) fn exit() {
         drop(queue);
         drop(root);
     }
-}
-
-/// The patches that are enabled or in transition, oldest first.
-pub(crate) fn patches(locked: &Locked) -> &[Arc<Patch>] {
-    PATCHES.borrow(locked)
-}
-
-fn find(locked: &Locked, id: usize) -> Option<Arc<Patch>> {
-    patches(locked)
-        .iter()
-        .find(|patch| patch.raw.id() == id)
-        .cloned()
 }
 
 /// Enables the livepatch of the calling module.
@@ -142,14 +140,14 @@ pub(crate) unsafe fn enable_patch(patch: *mut bindings::klp_patch) -> Result {
 
     let mut locked = lock::lock();
     // All livepatches of a module would have its name. Also while the other one is being freed.
-    if is_held(&locked, desc.module) {
+    if held::is_held(&locked, desc.module) {
         pr_err!(
             "module '{}' has a livepatch enabled already\n",
             desc.module.name()
         );
         return Err(EEXIST);
     }
-    if transition::is_running(&locked) || withdrawn(&locked).is_some() {
+    if transition::current(&locked).is_some() || withdrawn(&locked).is_some() {
         return Err(EBUSY);
     }
     let replaced = replace::replaced(&locked, &desc)?;
@@ -160,11 +158,11 @@ pub(crate) unsafe fn enable_patch(patch: *mut bindings::klp_patch) -> Result {
     let module = ModulePtr::new(desc.module);
     let patch = Patch::new(&locked, desc, &replaced)?;
     let result = check_aliases(&locked, &patch)
-        .and_then(|()| hold(&mut locked, module))
+        .and_then(|()| held::hold(&mut locked, module))
         .and_then(|()| publish(&mut locked, &patch))
         .and_then(|()| start(&mut locked, &patch, replaced));
     if result.is_err() {
-        remove(&mut locked, &patch);
+        registry::remove(&mut locked, &patch);
         patch.free_start(&mut locked);
         drop(locked);
         patch.free_finish();
@@ -198,28 +196,27 @@ fn publish(locked: &mut Locked, patch: &Arc<Patch>) -> Result {
         .map(|resources| resources.root.reference())
         .ok_or(ENODEV)?;
     patch.show(locked);
-    patch.add_dirs(locked, &root)?;
+    patch.add_dirs(locked, &root, &REQUESTS)?;
     patch.relocate(locked)?;
-    PATCHES.borrow_mut(locked).push(patch.clone(), GFP_KERNEL)?;
-    Ok(())
+    registry::add(locked, patch)
 }
 
 /// Starts the transition to `patch`.
 fn start(locked: &mut Locked, patch: &Arc<Patch>, replaced: KVec<Arc<Patch>>) -> Result {
     pr_notice!("enabling patch '{}'\n", &*patch.name);
-    transition::init(locked, patch, Target::Patched, replaced);
+    let begun = transition::begin(locked, patch, Target::Patched, replaced);
 
-    let patched = state::begin_enable(locked, patch, transition::replaced(locked))
+    let patched = state::begin_enable(locked, patch, begun.replaced())
         .and_then(|()| patch_objects(locked, patch));
     if let Err(err) = patched {
         pr_warn!("failed to enable patch '{}'\n", &*patch.name);
-        transition::cancel(locked);
+        begun.cancel(locked);
         return Err(err);
     }
 
-    transition::start(locked);
+    begun.start(locked);
     patch.set_enabled(locked, true);
-    transition::try_complete(locked);
+    go_on(locked);
     Ok(())
 }
 
@@ -248,22 +245,22 @@ fn disable(locked: &mut Locked, patch: &Arc<Patch>) -> Result {
     if kernel::warn_on!(!patch.is_enabled(locked)) {
         return Err(EINVAL);
     }
-    if transition::is_running(locked) {
+    if transition::current(locked).is_some() {
         return Err(EBUSY);
     }
     if !patch.is_withdrawn(locked) {
         state::check_disable(locked, patch)?;
     }
-    transition::init(locked, patch, Target::Unpatched, KVec::new());
+    let begun = transition::begin(locked, patch, Target::Unpatched, KVec::new());
     for object in patch.objects.borrow(locked) {
         if object.patched.get(locked) {
             object.pre_unpatch(locked);
         }
     }
     state::begin_disable(locked, patch);
-    transition::start(locked);
+    begun.start(locked);
     patch.set_enabled(locked, false);
-    transition::try_complete(locked);
+    go_on(locked);
     Ok(())
 }
 
@@ -276,7 +273,7 @@ fn disable(locked: &mut Locked, patch: &Arc<Patch>) -> Result {
 /// for a patch that is undone anyway. Never for want of memory: what disabling and turning round
 /// need was set aside with the patch.
 pub(crate) fn set_enabled(locked: &mut Locked, id: usize, enabled: bool) -> Result {
-    let patch = find(locked, id).ok_or(EINVAL)?;
+    let patch = registry::find(locked, id).ok_or(EINVAL)?;
     if patch.is_withdrawn(locked) {
         return Err(EBUSY);
     }
@@ -284,9 +281,8 @@ pub(crate) fn set_enabled(locked: &mut Locked, id: usize, enabled: bool) -> Resu
         return Err(EINVAL);
     }
     // A transition can be reversed at any time: that may be the only way to end it without force.
-    let result = if transition::current_id() == id {
-        transition::reverse(locked);
-        Ok(())
+    let result = if transition::is_current(locked, &patch) {
+        reverse(locked)
     } else if !enabled {
         disable(locked, &patch)
     } else {
@@ -294,25 +290,6 @@ pub(crate) fn set_enabled(locked: &mut Locked, id: usize, enabled: bool) -> Resu
     };
     resume(locked);
     result
-}
-
-/// Whether the core needs `module` for a livepatch.
-fn is_held(locked: &Locked, module: &Module) -> bool {
-    HELD.borrow(locked).contains(&ModulePtr::new(module))
-}
-
-/// Notes that the core needs `module`, until [`let_go`].
-fn hold(locked: &mut Locked, module: ModulePtr) -> Result {
-    HELD.borrow_mut(locked).push(module, GFP_KERNEL)?;
-    Ok(())
-}
-
-/// Lets the module of a livepatch go, which is done with.
-pub(crate) fn let_go(locked: &mut Locked, module: Ref) {
-    let ptr = ModulePtr::new(&module);
-    drop(module);
-    // `withdraw()`, for which this makes the difference, waits for the mutex.
-    HELD.borrow_mut(locked).retain(|held| *held != ptr);
 }
 
 /// The newest livepatch that is still to be undone.
@@ -335,19 +312,35 @@ pub(crate) fn withdraw(locked: &mut Locked, module: &Module) -> bool {
         }
     }
     resume(locked);
-    is_held(locked, module)
+    held::is_held(locked, module)
 }
 
 /// Goes on with undoing livepatches whose modules go. Called again when a transition has ended that
 /// was in the way.
 pub(crate) fn resume(locked: &mut Locked) {
     while let Some(patch) = withdrawn(locked).cloned() {
-        if transition::is_current(locked, &patch) && patch.is_enabled(locked) {
-            transition::reverse(locked);
-        } else if transition::is_running(locked) || disable(locked, &patch).is_err() {
+        let result = if transition::is_current(locked, &patch) && patch.is_enabled(locked) {
+            reverse(locked)
+        } else if transition::current(locked).is_some() {
+            Err(EBUSY)
+        } else {
+            disable(locked, &patch)
+        };
+        if result.is_err() {
             return;
         }
     }
+}
+
+/// Turns the running transition round.
+///
+/// # Errors
+///
+/// [`EINVAL`] when none runs.
+fn reverse(locked: &Locked) -> Result {
+    transition::with_running(locked, |running| running.reverse(locked)).ok_or(EINVAL)?;
+    retry_now(locked);
+    Ok(())
 }
 
 /// Ends the transition of a patch, whatever the remaining tasks do.
@@ -359,31 +352,100 @@ pub(crate) fn force(locked: &mut Locked, id: usize) -> Result {
     if transition::current_id() != id {
         return Err(EINVAL);
     }
-    transition::force(locked);
+    transition::with_running(locked, |running| running.force(locked)).ok_or(EINVAL)?;
+    retry_now(locked);
     Ok(())
-}
-
-/// Returns the place of a patch among those that are enabled, from 1; 0 if it is not.
-pub(crate) fn stack_order(locked: &Locked, id: usize) -> usize {
-    patches(locked)
-        .iter()
-        .position(|patch| patch.raw.id() == id)
-        .map_or(0, |index| index.saturating_add(1))
-}
-
-/// Takes `patch` off the list.
-fn remove(locked: &mut Locked, patch: &Arc<Patch>) {
-    PATCHES
-        .borrow_mut(locked)
-        .retain(|other| !Arc::ptr_eq(other, patch));
 }
 
 /// Ends `patch`, in part from a worker. No handler may be able to see its functions.
 pub(crate) fn free_async(locked: &mut Locked, patch: &Arc<Patch>) {
-    remove(locked, patch);
+    registry::remove(locked, patch);
     patch.free_start(locked);
     if let Some(resources) = RESOURCES.borrow(locked) {
         // A patch is freed once, so its work is never queued yet.
         let _ = resources.queue.enqueue(patch.clone());
+    }
+}
+
+/// What the files in sysfs ask for.
+static REQUESTS: Requests = Requests {
+    set_enabled: |id, enabled| set_enabled(&mut lock::lock(), id, enabled),
+    force: |id| force(&mut lock::lock(), id),
+    is_in_transition: |id| transition::current_id() == id,
+    stack_order: |id| registry::stack_order(&lock::lock(), id),
+};
+
+/// Goes on with the running transition: frees what is gone with it, or asks to be called again.
+fn go_on(locked: &mut Locked) {
+    match transition::try_complete(locked) {
+        Some(Progress::Complete(gone)) => {
+            for patch in gone.patches() {
+                free_async(locked, patch);
+            }
+        }
+        Some(Progress::Incomplete(delay)) => retry_after(locked, delay),
+        // The transition that this was about has ended meanwhile.
+        None => (),
+    }
+}
+
+/// The work that tries again.
+#[pin_data]
+struct Retry {
+    #[pin]
+    work: DelayedWork<Retry>,
+}
+
+impl_has_delayed_work! {
+    impl HasDelayedWork<Self> for Retry { self.work }
+}
+
+impl WorkItem for Retry {
+    type Pointer = Arc<Retry>;
+
+    fn run(_this: Arc<Retry>) {
+        let mut locked = lock::lock();
+        go_on(&mut locked);
+        resume(&mut locked);
+    }
+}
+
+static RETRY: Shared<Option<Arc<Retry>>> = Shared::new(None);
+
+/// Sets up the retry work.
+pub(crate) fn init_work() -> Result {
+    let retry = Arc::pin_init(
+        pin_init!(Retry {
+            work <- new_delayed_work!("livepatch::retry"),
+        }),
+        GFP_KERNEL,
+    )?;
+    *RETRY.borrow_mut(&mut lock::lock()) = Some(retry);
+    Ok(())
+}
+
+/// Undoes [`init_work`].
+pub(crate) fn exit_work() {
+    // The work takes the mutex: wait for it without.
+    let retry = RETRY.borrow_mut(&mut lock::lock()).take();
+    if let Some(retry) = retry {
+        retry.work.cancel_sync();
+    }
+}
+
+/// Lets the next try follow in so many jiffies.
+fn retry_after(locked: &Locked, delay: Jiffies) {
+    if let Some(retry) = RETRY.borrow(locked) {
+        // If it is enqueued already, that will do.
+        let _ = workqueue::system_percpu().enqueue_delayed(retry.clone(), delay);
+    }
+}
+
+/// Lets the next try follow soon, in place of one that may be a second away.
+fn retry_now(locked: &Locked) {
+    if let Some(retry) = RETRY.borrow(locked) {
+        drop(retry.work.cancel());
+        // Only this enqueues it, under the mutex.
+        retry_after(locked, msecs_to_jiffies(transition::FIRST_DELAY_MS));
     }
 }

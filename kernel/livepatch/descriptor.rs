@@ -15,7 +15,6 @@ use crate::{
         Locked, //
     },
     lookup::Extent,
-    replace::SetSpec,
     rules::owners::{
         Claim,
         Kind,
@@ -25,6 +24,7 @@ use crate::{
         MAX_OBJECT_LEN,
         MAX_SYMBOL_LEN, //
     },
+    set_spec::SetSpec,
     shadow::{
         Dtor,
         User, //

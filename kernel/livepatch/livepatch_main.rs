@@ -41,20 +41,28 @@ use kernel::{
 
 mod control;
 mod descriptor;
+mod func_stack;
+mod held;
 mod hooks;
 mod lock;
 mod lookup;
 mod modules;
+mod ops_group;
 mod patch;
+mod registry;
 mod reloc;
 mod replace;
 mod rules;
+mod set_spec;
 mod shadow;
 #[cfg(CONFIG_KUNIT = "y")]
 mod shadow_tests;
 mod stack;
+mod stack_check;
 mod state;
+mod synchronize;
 mod sysfs;
+mod tasks;
 #[cfg(CONFIG_KUNIT = "y")]
 mod tests;
 mod transition;
@@ -85,7 +93,7 @@ impl kernel::Module for Livepatch {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         control::init()?;
         let started = shadow::init()
-            .and_then(|()| transition::init_work())
+            .and_then(|()| control::init_work())
             .and_then(|()| {
                 // SAFETY: The table is constant, and unregistered before the module goes away.
                 kernel::error::to_result(unsafe { bindings::klp_register_core(&OPS) })
@@ -97,7 +105,7 @@ impl kernel::Module for Livepatch {
                 })
             });
         if let Err(err) = started {
-            transition::exit_work();
+            control::exit_work();
             shadow::exit();
             control::exit();
             return Err(err);
@@ -112,7 +120,7 @@ impl Drop for Livepatch {
         //
         // SAFETY: Registered by `init()`.
         unsafe { bindings::klp_unregister_core() };
-        transition::exit_work();
+        control::exit_work();
         shadow::exit();
         control::exit();
     }
@@ -193,7 +201,7 @@ unsafe extern "C" fn apply_section_relocs(
 /// Called by `hooks.c` with preemption disabled.
 unsafe extern "C" fn try_switch_current() {
     // SAFETY: By the contract of the hook.
-    unsafe { transition::try_switch_current() };
+    unsafe { tasks::try_switch_current() };
 }
 
 /// Enables the livepatch `patch` of the calling module. Returns 0 or an error.
@@ -267,7 +275,13 @@ pub unsafe extern "C" fn klp_get_state(
 #[export]
 pub unsafe extern "C" fn klp_get_prev_state(id: c_ulong) -> *mut bindings::klp_state {
     // SAFETY: By the caller's promise.
-    let state = unsafe { Locked::assume(|locked| state::previous(locked, id)) };
+    let state = unsafe {
+        Locked::assume(|locked| {
+            let current = transition::current(locked);
+            kernel::warn_on_once!(current.is_none());
+            state::previous(locked, current?, id)
+        })
+    };
     state.map_or(::core::ptr::null_mut(), |state| state.0)
 }
 

@@ -8,12 +8,12 @@
 //! `klp_module_going()` of `core.c`.
 
 use crate::{
-    control::patches,
     lock::Locked,
     patch::{
         Object,
         Patch, //
     },
+    registry::patches,
     replace,
     stack,
     state,
@@ -22,7 +22,8 @@ use crate::{
 use kernel::{
     module_ref::Module,
     prelude::*,
-    sync::Arc, //
+    sync::Arc,
+    warn_on_once, //
 };
 
 /// Returns the object by which `patch` changes `module`.
@@ -127,11 +128,17 @@ fn apply_relocated(locked: &Locked, patch: &Patch, object: &Object, module: &Mod
 
     if in_transition {
         // Tasks that are switched from here on must not be in the module's functions.
-        transition::update(locked);
+        update_left(locked);
     } else {
         object.post_patch(locked);
     }
     Ok(())
+}
+
+/// Brings the transition in which an object was patched, or is not any more, in line with that.
+fn update_left(locked: &Locked) {
+    let updated = transition::with_running(locked, |running| running.update_left(locked));
+    warn_on_once!(updated.is_none());
 }
 
 /// Reverts all livepatches of a module that goes away.
@@ -160,7 +167,7 @@ fn revert(locked: &Locked, patches: &[Arc<Patch>], module: &Module) {
         );
         stack::unpatch_object(locked, object, false);
         if in_transition {
-            transition::update(locked);
+            update_left(locked);
         }
         object.post_unpatch(locked);
         state::end_object(locked, patch, object);

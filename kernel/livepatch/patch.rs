@@ -17,6 +17,11 @@ use crate::{
         RawObject,
         RawPatch, //
     },
+    func_stack::Version,
+    held::{
+        self,
+        ModulePtr, //
+    },
     lock::{
         Cell,
         Locked,
@@ -29,15 +34,15 @@ use crate::{
         Symbols, //
     },
     reloc,
-    replace::SetSpec,
+    set_spec::SetSpec,
     sort::sort_by_key,
-    stack::Version,
+    stack_check::StackCheck,
     sysfs::{
         FuncDir,
         ObjectDir,
-        PatchDir, //
-    },
-    transition::StackCheck, //
+        PatchDir,
+        Requests, //
+    }, //
 };
 use kernel::{
     bindings,
@@ -126,20 +131,6 @@ pub(crate) struct Object {
     /// The shadow variables that belong to the object; held while it is loaded.
     pub(crate) claims: Claims,
     dir: Option<Dir<ObjectDir>>,
-}
-
-/// A module that is bound to an object: it is alive, as its going would undo the binding first. Or
-/// one that is only to be recognised.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ModulePtr(*mut bindings::module);
-
-// SAFETY: Followed under the mutex only, as long as the module is bound.
-unsafe impl Send for ModulePtr {}
-
-impl ModulePtr {
-    pub(crate) fn new(module: &Module) -> Self {
-        Self(module.as_ptr())
-    }
 }
 
 impl Object {
@@ -485,7 +476,9 @@ impl Patch {
 
         let name = CString::try_from(desc.module.name())?;
         // There will be no more functions.
-        let check = StackCheck::new(&objects)?;
+        let funcs = objects.iter().map(|object| object.funcs.len());
+        let nr_funcs = funcs.fold(0, usize::saturating_add);
+        let check = StackCheck::new(nr_funcs)?;
         Arc::pin_init(
             try_pin_init!(Self {
                 raw: desc.raw,
@@ -544,11 +537,16 @@ impl Patch {
     ///
     /// On an error what was created is left to [`Self::free_start`] and [`Self::free_finish`]: the
     /// files of the patch take the mutex, so that the directory cannot be removed under it.
-    pub(crate) fn add_dirs(&self, locked: &mut Locked, root: &dyn Parent) -> Result {
+    pub(crate) fn add_dirs(
+        &self,
+        locked: &mut Locked,
+        root: &dyn Parent,
+        requests: &'static Requests,
+    ) -> Result {
         let dir = Dir::new(
             root,
             &self.name,
-            PatchDir::new(self.raw.id(), self.replace, &self.sets)?,
+            PatchDir::new(self.raw.id(), self.replace, &self.sets, requests)?,
         )?;
         let added = self
             .objects
@@ -649,7 +647,7 @@ impl Patch {
         if self.forced.get(&locked) {
             core::mem::forget(module);
         } else if let Some(module) = module {
-            crate::control::let_go(&mut locked, module);
+            held::let_go(&mut locked, module);
         }
     }
 }

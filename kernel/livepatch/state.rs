@@ -6,7 +6,6 @@
 //! shadow variables. Callbacks run under the mutex, in process context. Answers to `state.c`.
 
 use crate::{
-    control::patches,
     descriptor::{
         Descriptor,
         RawState,
@@ -20,6 +19,7 @@ use crate::{
         Object,
         Patch, //
     },
+    registry::patches,
     rules::owners::{
         self,
         Acts,
@@ -28,8 +28,7 @@ use crate::{
         Refusal,
         Table, //
     },
-    shadow,
-    transition, //
+    shadow, //
 };
 use kernel::{
     debugfs,
@@ -352,14 +351,11 @@ fn say_why(refusal: Refusal, name: &CStr, old_patch: &CStr, state: Label<'_>) {
     }
 }
 
-/// Returns the state `id` of the newest livepatch that was enabled before the one in transition.
-pub(crate) fn previous(locked: &Locked, id: usize) -> Option<RawState> {
-    if kernel::warn_on_once!(!transition::is_running(locked)) {
-        return None;
-    }
+/// Returns the state `id` of the newest livepatch that was enabled before `current`.
+pub(crate) fn previous(locked: &Locked, current: &Arc<Patch>, id: usize) -> Option<RawState> {
     patches(locked)
         .iter()
-        .take_while(|patch| !transition::is_current(locked, patch))
+        .take_while(|patch| !Arc::ptr_eq(patch, current))
         .filter(|patch| !patch.is_withdrawn(locked))
         .filter_map(|patch| {
             // Of two with this id in one livepatch, the first.

@@ -17,11 +17,7 @@
 //! `Documentation/ABI/testing/sysfs-kernel-livepatch` and, for what the C core does not have, in
 //! `sysfs-kernel-livepatch-sets` next to it.
 
-use crate::{
-    control as klp,
-    lock,
-    replace::SetSpec, //
-};
+use crate::set_spec::SetSpec;
 use kernel::{
     fmt::Write as _,
     kobject::{
@@ -43,9 +39,18 @@ impl Kobject for RootDir {
     const ATTRIBUTES: &'static [&'static Attribute<Self>] = &[];
 }
 
+/// What the files of a livepatch ask the core for. Each takes the id of the livepatch.
+pub(crate) struct Requests {
+    pub(crate) set_enabled: fn(usize, bool) -> Result,
+    pub(crate) force: fn(usize) -> Result,
+    pub(crate) is_in_transition: fn(usize) -> bool,
+    pub(crate) stack_order: fn(usize) -> usize,
+}
+
 /// The directory of a livepatch.
 pub(crate) struct PatchDir {
     id: usize,
+    requests: &'static Requests,
     replace: bool,
     set: u32,
     supersedes: KVec<u32>,
@@ -53,11 +58,17 @@ pub(crate) struct PatchDir {
 }
 
 impl PatchDir {
-    pub(crate) fn new(id: usize, replace: bool, sets: &SetSpec) -> Result<Self> {
+    pub(crate) fn new(
+        id: usize,
+        replace: bool,
+        sets: &SetSpec,
+        requests: &'static Requests,
+    ) -> Result<Self> {
         let mut supersedes = KVec::new();
         supersedes.extend_from_slice(sets.supersedes(), GFP_KERNEL)?;
         Ok(Self {
             id,
+            requests,
             replace,
             set: sets.own(),
             supersedes,
@@ -76,23 +87,23 @@ impl Kobject for PatchDir {
         &Attribute::read_write(
             c"enabled",
             |this, out| Ok(writeln!(out, "{}", u8::from(this.enabled.load(Relaxed)))?),
-            |this, input| klp::set_enabled(&mut lock::lock(), this.id, kstrtobool_bytes(input)?),
+            |this, input| (this.requests.set_enabled)(this.id, kstrtobool_bytes(input)?),
         ),
         &Attribute::read_only(c"transition", |this, out| {
-            let transition = crate::transition::current_id() == this.id;
+            let transition = (this.requests.is_in_transition)(this.id);
             Ok(writeln!(out, "{}", u8::from(transition))?)
         }),
         &Attribute::write_only(c"force", |this, input| {
             if !kstrtobool_bytes(input)? {
                 return Ok(());
             }
-            klp::force(&mut lock::lock(), this.id)
+            (this.requests.force)(this.id)
         }),
         &Attribute::read_only(c"replace", |this, out| {
             Ok(writeln!(out, "{}", u8::from(this.replace))?)
         }),
         &Attribute::read_only(c"stack_order", |this, out| {
-            let order = klp::stack_order(&lock::lock(), this.id);
+            let order = (this.requests.stack_order)(this.id);
             Ok(writeln!(out, "{order}")?)
         }),
         &Attribute::read_only(c"replace_set", |this, out| {

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! Functions that share one `ftrace_ops` and one lookup table.
+//!
+//! Not all functions of the system share one ops, though ftrace can extend the filter of a
+//! registered one: only `register_ftrace_function()` tells BPF trampolines on the same functions
+//! to make room (`prepare_direct_functions_for_ipmodify()`).
+//!
+//! Answers to `struct klp_ops` of `patch.c`.
+
+use crate::{
+    func_stack::{
+        FuncStack,
+        Hook,
+        Link, //
+    },
+    lock::{
+        Cell,
+        Locked, //
+    },
+    rules::dispatch::{
+        row_of,
+        Slot,
+        Stray,
+        Table, //
+    },
+    rules::placement::{
+        base_of,
+        count_rows,
+        displacement,
+        most_slots,
+        place,
+        ROW_SIZE,
+        ROW_SLOTS,
+        STRAY, //
+    },
+    synchronize::synchronize, //
+};
+use core::cell::UnsafeCell;
+use kernel::{
+    bindings,
+    ftrace::{
+        self,
+        Ops, //
+    },
+    prelude::*,
+    time::{
+        delay::fsleep,
+        Delta, //
+    }, //
+};
+
+/// Functions that are hooked by the same `ftrace_ops`.
+#[pin_data]
+pub(crate) struct HookSet {
+    #[pin]
+    pub(crate) ops: Ops,
+    /// A [`Table`], rows included.
+    table: KVVec<usize>,
+    slots: KVVec<Slot>,
+    strays: KVVec<Stray>,
+    /// By their locations.
+    hooks: KVVec<Hook>,
+    /// As large as the filter was at first, so that shrinking it needs no memory.
+    pub(crate) scratch: KVVec<usize>,
+}
+
+// SAFETY: What the handler does not read, happens under the mutex.
+unsafe impl Send for HookSet {}
+
+impl HookSet {
+    /// Makes a set with empty func stacks for `ips`, which must be sorted, not empty and without
+    /// duplicates, and no filter.
+    pub(crate) fn new(ips: &[usize]) -> Result<Pin<KBox<Self>>> {
+        let base = base_of(ips.first().copied().ok_or(EINVAL)?);
+        let most = most_slots(ips.len()).ok_or(ENOMEM)?;
+        let mut places = KVVec::from_elem(0, ips.len(), GFP_KERNEL)?;
+        let mut order = KVVec::from_elem((0, 0), ips.len(), GFP_KERNEL)?;
+        let mut taken = KVVec::from_elem(false, most, GFP_KERNEL)?;
+        let mut size = place(ips, &mut places, &mut order, &mut taken);
+        let nr_strays = places.iter().filter(|&&place| place == STRAY).count();
+        if nr_strays != 0 {
+            // For the strays themselves, and for where the handler looks for them first.
+            size = size
+                .checked_add(nr_strays)
+                .and_then(|size| size.checked_add(ROW_SLOTS))
+                .ok_or(ENOMEM)?;
+        }
+
+        let mut slots = KVVec::with_capacity(size, GFP_KERNEL)?;
+        for _ in 0..size {
+            let slot = Slot {
+                ip: 0,
+                target: UnsafeCell::new(0),
+                choice: [const { UnsafeCell::new(0) }; 2],
+            };
+            slots.push(slot, GFP_KERNEL)?;
+        }
+        let address = |place: usize| slots.as_ptr().wrapping_add(place).addr();
+        let mut rows = KVVec::from_elem(0, count_rows(ips), GFP_KERNEL)?;
+        // A row of strays only: they are looked for from the first slot on.
+        for (&ip, &place) in ips.iter().zip(&places).rev() {
+            let offset = ip.wrapping_sub(base);
+            let row = rows.get_mut(row_of(offset)).ok_or(EINVAL)?;
+            if place != STRAY {
+                *row = displacement(address(place), offset);
+            } else if *row == 0 {
+                *row = displacement(address(0), offset & !(ROW_SIZE - 1));
+            }
+        }
+
+        let mut strays = KVVec::with_capacity(nr_strays, GFP_KERNEL)?;
+        let mut hooks = KVVec::with_capacity(ips.len(), GFP_KERNEL)?;
+        for (&ip, &place) in ips.iter().zip(&places) {
+            let place = if place == STRAY {
+                size = size.checked_sub(1).ok_or(EINVAL)?;
+                let slot = slots.as_ptr().wrapping_add(size);
+                strays.push(Stray { ip, slot }, GFP_KERNEL)?;
+                size
+            } else {
+                place
+            };
+            let slot = slots.get_mut(place).ok_or(EINVAL)?;
+            slot.ip = ip;
+            let hook = Hook {
+                ip,
+                place,
+                top: Cell::new(Link::NULL),
+                hooked: Cell::new(false),
+            };
+            *slot.target.get_mut() = ip.wrapping_add(ftrace::MCOUNT_INSN_SIZE);
+            hooks.push(hook, GFP_KERNEL)?;
+        }
+
+        let mut table =
+            KVVec::with_capacity(rows.len().checked_add(HEADER).ok_or(ENOMEM)?, GFP_KERNEL)?;
+        for word in [base, strays.as_ptr().addr(), strays.len()] {
+            table.push(word, GFP_KERNEL)?;
+        }
+        table.extend_from_slice(&rows, GFP_KERNEL)?;
+        let mut scratch = KVVec::with_capacity(ips.len(), GFP_KERNEL)?;
+        scratch.extend_from_slice(ips, GFP_KERNEL)?;
+
+        let flags = ftrace::PERMANENT
+            | if cfg!(CONFIG_HAVE_DYNAMIC_FTRACE_WITH_ARGS) {
+                0
+            } else {
+                ftrace::SAVE_REGS
+            };
+        let private = table.as_mut_ptr().wrapping_add(HEADER).cast();
+        // SAFETY: The handler is untraceable and may be called anywhere; table, slots and strays
+        // live in vectors that the set keeps, unchanged, until the ops is unregistered.
+        let ops = unsafe { Ops::new(bindings::klp_ftrace_handler, flags, private) };
+        KBox::pin_init(
+            pin_init!(Self {
+                ops <- ops,
+                table,
+                slots,
+                strays,
+                hooks,
+                scratch,
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    fn stack<'a>(slots: &'a [Slot], hook: &'a Hook) -> Option<FuncStack<'a>> {
+        let slot = slots.get(hook.place)?;
+        Some(FuncStack { hook, slot })
+    }
+
+    /// Returns the func stack of a hooked function.
+    pub(crate) fn find(&self, locked: &Locked, ip: usize) -> Option<FuncStack<'_>> {
+        let index = self.hooks.binary_search_by_key(&ip, |hook| hook.ip).ok()?;
+        let hook = self.hooks.get(index)?;
+        let stack = Self::stack(&self.slots, hook)?;
+        hook.hooked.get(locked).then_some(stack)
+    }
+
+    pub(crate) fn set_hooked(&self, locked: &Locked, hooked: bool) {
+        for hook in &self.hooks {
+            hook.hooked.set(locked, hooked);
+        }
+    }
+
+    /// Unhooks the functions whose func stack has become empty. Returns whether any is left.
+    ///
+    /// Functions stay hooked without effect when ftrace has shut itself down.
+    pub(crate) fn shrink(self: Pin<&mut Self>, locked: &Locked) -> bool {
+        let mut this = self.project();
+        let is_empty = |hook: &Hook| hook.top.get(locked).get(locked).is_none();
+        this.scratch.clear();
+        let mut left = false;
+        for hook in this.hooks.iter().filter(|hook| hook.hooked.get(locked)) {
+            if !is_empty(hook) {
+                left = true;
+            } else if this.scratch.push_within_capacity(hook.ip).is_err() {
+                // Cannot happen: the vector was made for all of them.
+                return true;
+            }
+        }
+        if !left || this.scratch.is_empty() {
+            return left;
+        }
+        let mut result = this.ops.as_mut().remove_filter(this.scratch);
+        // ftrace makes a new filter. The old one must not stay: the functions of a module that
+        // goes would be in it for ever, and be refused with all that are in the next ones.
+        while result == Err(ENOMEM) {
+            fsleep(Delta::from_millis(1));
+            result = this.ops.as_mut().remove_filter(this.scratch);
+        }
+        if result.is_ok() {
+            for hook in this.hooks.iter().filter(|hook| is_empty(hook)) {
+                hook.hooked.set(locked, false);
+            }
+            release_direct(this.scratch);
+        }
+        true
+    }
+}
+
+/// Tells BPF trampolines on functions that have left a filter that they are alone again.
+///
+/// They made room when the ops was registered, and are slower for it. ftrace tells them when an ops
+/// goes, by its filter of then, so that one is made to go. If there is no memory for it, they stay
+/// as they are.
+fn release_direct(ips: &mut KVVec<usize>) {
+    ips.retain(|&mut ip| ftrace::has_direct_caller(ip));
+    if ips.is_empty() {
+        return;
+    }
+    if let Ok(set) = HookSet::new(ips) {
+        // Somebody else may have taken a function already: then it is he who tells.
+        let _ = set.ops.add_filter(ips).and_then(|()| set.ops.register());
+        retire(set);
+    }
+}
+
+/// Words in front of the rows of a [`Table`].
+const HEADER: usize = core::mem::offset_of!(Table, rows) / size_of::<usize>();
+const _: () = assert!(HEADER == 3);
+
+/// Gives up a set that has no functions left, or was refused.
+pub(crate) fn retire(set: Pin<KBox<HookSet>>) {
+    if !set.ops.is_registered() {
+        // ftrace has had it on its list for a moment, and not for each architecture waits until
+        // nobody looks at it.
+        synchronize();
+    } else if kernel::warn_on!(set.ops.unregister().is_err()) {
+        // ftrace has shut itself down, without waiting: the handler may run at any time.
+        //
+        // SAFETY: The livepatch that hooked functions or lets go of them now depends on the core,
+        // so there is a reference already.
+        unsafe { bindings::__module_get(crate::this_module()) };
+        core::mem::forget(set);
+    } // Else nobody is in the handler on behalf of the set any more.
+}
