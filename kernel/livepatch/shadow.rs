@@ -18,6 +18,14 @@
 //!
 //! Variables outlive the livepatch that made them: while there are any, the core stays.
 //!
+//! What is here uses what is below it only:
+//!
+//!     5  managed
+//!     4  variable
+//!     3  store
+//!     2  record
+//!     1  name
+//!
 //! Replaces `shadow.c`. Records are in a map like that of the variables because ids are arbitrary
 //! words and are added in any context: an `XArray` would need up to eleven nodes for one, an
 //! allocation under the lock, and its own lock with interrupts off, which the abstraction has not.
