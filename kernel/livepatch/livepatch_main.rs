@@ -5,40 +5,51 @@
 //! A livepatch module calls `klp_enable_patch()` with a descriptor of the functions that it
 //! changes. From there on:
 //!
+//! - [`abi`] is where C calls the core, there and from what is always in vmlinux;
+//! - [`control`] has the descriptor read, decides whether the livepatch can be enabled, and goes on
+//!   with its transition until that has ended;
 //! - [`descriptor`] checks the descriptor and copies what the core needs of it;
-//! - [`patch`] makes the core's own objects of it, for which [`lookup`] finds the functions, many
-//!   at a time with [`symtab`] ([`symbol`] reads the names of klp relocations, which [`reloc`]
-//!   applies);
-//! - [`control`] puts the patch on the list of enabled ones, or refuses it (with [`replace`], whose
-//!   rules are in [`sets`]), and [`sysfs`] shows it;
-//! - [`state`] introduces and removes what it changes besides code, by the rules of [`owners`];
-//! - [`stack`] puts the functions on their func stacks and makes ftrace call the handler, which is
-//!   a crate of its own, `ftrace_handler.rs`, that shares [`dispatch`] with this one;
-//! - [`transition`] moves the tasks to the new functions, checking their stacks for the old ones
-//!   ([`ranges`]).
+//! - [`patch`] makes the core's own objects of it, for which [`lookup`] finds the functions and
+//!   [`reloc`] applies relocations;
+//! - [`registry`] is the list of livepatches, [`replace`] says which of them go or are in the way,
+//!   and [`sysfs`] shows them;
+//! - [`state`] introduces and removes what livepatches change besides code;
+//! - [`stack`] puts the functions of a livepatch on their [func stacks](func_stack), and makes
+//!   ftrace call the handler for them, by an [`ops_group`] for many. The handler is a crate of its
+//!   own, `ftrace_handler.rs`, which shares [`rules::dispatch`] with this one;
+//! - [`transition`] takes the [`tasks`] to the new functions, checking their stacks for the old
+//!   ones ([`stack_check`]).
 //!
-//! [`modules`] does the same for modules that are loaded later, [`shadow`] is the store of shadow
-//! variables; [`lock`] is what protects all but those, and [`hooks`] what is shared with C.
+//! [`modules`] does the same for modules that are loaded later. [`shadow`] is the store of shadow
+//! variables; [`lock`] is what protects all but those. [`hooks`] is what is shared with C, and
+//! [`rules`] what can be tested without a kernel.
 //!
-//! This file is the border to C: the functions of `include/linux/livepatch.h`, and the operations
-//! that `hooks.c`, which is always in vmlinux, calls. Answers to the exported functions of the C
-//! core, and to its `klp_init()`.
+//! # Levels
+//!
+//! A file may use those of lower levels only, and so may what is in its folder, which has a map
+//! like this. `scripts/levels.py`, a part of `make check`, looks at it.
+//!
+//!     11  abi
+//!     10  control modules
+//!      9  transition
+//!      8  replace state
+//!      7  registry stack
+//!      6  patch tasks
+//!      5  ops_group stack_check
+//!      4  descriptor func_stack
+//!      3  held reloc shadow sysfs
+//!      2  lock lookup set_spec
+//!      1  hooks rules synchronize
+//!
+//! Answers to the C core's `klp_init()`.
 
 use kernel::{
     bindings,
-    error::from_result,
-    ffi::{
-        c_char,
-        c_int,
-        c_uint,
-        c_ulong,
-        c_void, //
-    },
-    module_ref::Module,
     prelude::*,
     sort, //
 };
 
+mod abi;
 mod control;
 mod descriptor;
 mod func_stack;
@@ -67,15 +78,6 @@ mod tasks;
 mod tests;
 mod transition;
 
-use lock::Locked;
-use shadow::{
-    Caller,
-    Existing,
-    Request,
-    Type,
-    With, //
-};
-
 module! {
     type: Livepatch,
     name: "livepatch",
@@ -95,13 +97,13 @@ impl kernel::Module for Livepatch {
         let started = shadow::init()
             .and_then(|()| control::init_work())
             .and_then(|()| {
-                // SAFETY: The table is constant, and unregistered before the module goes away.
-                kernel::error::to_result(unsafe { bindings::klp_register_core(&OPS) })
+                // SAFETY: Unregistered before the module goes away.
+                unsafe { abi::register() }
             })
             .and_then(|()| {
                 control::show().inspect_err(|_| {
                     // SAFETY: Registered just now.
-                    unsafe { bindings::klp_unregister_core() };
+                    unsafe { abi::unregister() };
                 })
             });
         if let Err(err) = started {
@@ -119,7 +121,7 @@ impl Drop for Livepatch {
         // Livepatch modules depend on this one, so that there is none any more.
         //
         // SAFETY: Registered by `init()`.
-        unsafe { bindings::klp_unregister_core() };
+        unsafe { abi::unregister() };
         control::exit_work();
         shadow::exit();
         control::exit();
@@ -129,404 +131,4 @@ impl Drop for Livepatch {
 /// This module, NULL when built in.
 fn this_module() -> *mut bindings::module {
     kernel::module::this_module::<Livepatch>().as_ptr()
-}
-
-static OPS: bindings::klp_core_ops = bindings::klp_core_ops {
-    module_coming: Some(module_coming),
-    module_going: Some(module_going),
-    withdraw: Some(withdraw),
-    apply_section_relocs: Some(apply_section_relocs),
-    try_switch_current: Some(try_switch_current),
-};
-
-/// # Safety
-///
-/// Called by `hooks.c` under `klp_mutex`, with a valid module.
-unsafe extern "C" fn module_coming(module: *mut bindings::module) -> c_int {
-    // SAFETY: By the contract of the hook.
-    unsafe {
-        Locked::assume(|locked| {
-            from_result(|| modules::coming(locked, Module::from_raw(module)).map(|()| 0))
-        })
-    }
-}
-
-/// # Safety
-///
-/// Called by `hooks.c` under `klp_mutex`, with a valid module.
-unsafe extern "C" fn module_going(module: *mut bindings::module) {
-    // SAFETY: By the contract of the hook.
-    unsafe { Locked::assume(|locked| modules::going(locked, Module::from_raw(module))) }
-}
-
-/// # Safety
-///
-/// Called by `hooks.c` under `klp_mutex`, which it has just taken, with a valid module.
-unsafe extern "C" fn withdraw(module: *mut bindings::module) -> bool {
-    // SAFETY: By the contract of the hook.
-    unsafe { Locked::assume_mut(|locked| control::withdraw(locked, Module::from_raw(module))) }
-}
-
-/// # Safety
-///
-/// Called by `hooks.c` under `klp_mutex`, with what the module loader has of a livepatch module.
-unsafe extern "C" fn apply_section_relocs(
-    module: *mut bindings::module,
-    sections: *mut bindings::Elf64_Shdr,
-    section_names: *const c_char,
-    strings: *const c_char,
-    symbols_index: c_uint,
-    index: c_uint,
-    object: *const c_char,
-) -> c_int {
-    let image = reloc::Image {
-        module,
-        sections,
-        section_names,
-        strings,
-        symbols_index,
-    };
-    let object = if object.is_null() {
-        c"vmlinux"
-    } else {
-        // SAFETY: A name that is given is NUL-terminated.
-        unsafe { CStr::from_char_ptr(object) }
-    };
-    // SAFETY: By the contract of the hook.
-    from_result(|| unsafe { image.write_section(index, object, true) }.map(|()| 0))
-}
-
-/// # Safety
-///
-/// Called by `hooks.c` with preemption disabled.
-unsafe extern "C" fn try_switch_current() {
-    // SAFETY: By the contract of the hook.
-    unsafe { tasks::try_switch_current() };
-}
-
-/// Enables the livepatch `patch` of the calling module. Returns 0 or an error.
-///
-/// # Safety
-///
-/// As for [`descriptor::Descriptor::parse`]. Called from the module's init function.
-#[export]
-pub unsafe extern "C" fn klp_enable_patch(patch: *mut bindings::klp_patch) -> c_int {
-    // SAFETY: By the caller's promise.
-    from_result(|| unsafe { control::enable_patch(patch) }.map(|()| 0))
-}
-
-/// Returns the address of section `name` of a livepatch module, and its size in `*size`; NULL and
-/// 0 if there is none, or the module is not a livepatch.
-///
-/// # Safety
-///
-/// `module` and `size` must be valid, `name` NUL-terminated.
-#[export]
-pub unsafe extern "C" fn klp_find_section_by_name(
-    module: *const bindings::module,
-    name: *const c_char,
-    size: *mut usize,
-) -> *mut c_void {
-    // SAFETY: By the caller's promise.
-    let (module, name) = unsafe {
-        (
-            Module::from_raw(module.cast_mut()),
-            CStr::from_char_ptr(name),
-        )
-    };
-    let (addr, len) = reloc::find_section(module, name).unwrap_or((0, 0));
-    // SAFETY: By the caller's promise.
-    unsafe { size.write(len) };
-    addr as *mut c_void
-}
-
-/// Returns the state `id` of `patch`, or NULL.
-///
-/// # Safety
-///
-/// `patch` must be valid. Called by the livepatch itself.
-#[export]
-pub unsafe extern "C" fn klp_get_state(
-    patch: *mut bindings::klp_patch,
-    id: c_ulong,
-) -> *mut bindings::klp_state {
-    // SAFETY: By the caller's promise.
-    let mut state = unsafe { (*patch).states };
-    if state.is_null() {
-        return state;
-    }
-    // SAFETY: The array ends with an entry whose id is 0.
-    while unsafe { (*state).id } != 0 {
-        // SAFETY: As above.
-        if unsafe { (*state).id } == id {
-            return state;
-        }
-        state = state.wrapping_add(1);
-    }
-    ::core::ptr::null_mut()
-}
-
-/// Returns the state `id` of the newest livepatch that was enabled before the one in transition,
-/// or NULL.
-///
-/// # Safety
-///
-/// Called from callbacks of a livepatch only: under `klp_mutex`, and while the core only reads.
-#[export]
-pub unsafe extern "C" fn klp_get_prev_state(id: c_ulong) -> *mut bindings::klp_state {
-    // SAFETY: By the caller's promise.
-    let state = unsafe {
-        Locked::assume(|locked| {
-            let current = transition::current(locked);
-            kernel::warn_on_once!(current.is_none());
-            state::previous(locked, current?, id)
-        })
-    };
-    state.map_or(::core::ptr::null_mut(), |state| state.0)
-}
-
-/// Returns the data of the shadow variable `<obj, id>`, or NULL.
-///
-/// # Safety
-///
-/// None, but that the caller keeps the variable from being freed.
-#[export]
-pub unsafe extern "C" fn klp_shadow_get(obj: *mut c_void, id: c_ulong) -> *mut c_void {
-    shadow::get(obj, id)
-}
-
-/// Adds the shadow variable `<obj, id>` of `size` zeroed bytes, initialised by `ctor` if given.
-/// Returns its data; NULL, after a warning, if there is one already, and on an error.
-///
-/// Whoever calls it has to free the variable, whatever livepatches declare.
-///
-/// # Safety
-///
-/// `ctor` must be callable with interrupts off.
-#[export]
-pub unsafe extern "C" fn klp_shadow_alloc(
-    obj: *mut c_void,
-    id: c_ulong,
-    size: usize,
-    gfp_flags: bindings::gfp_t,
-    ctor: bindings::klp_shadow_ctor_t,
-    ctor_data: *mut c_void,
-) -> *mut c_void {
-    // SAFETY: By the caller's promise.
-    unsafe { klp_shadow_alloc_from(0, obj, id, size, gfp_flags, ctor, ctor_data) }
-}
-
-/// As `klp_shadow_alloc()`, which is a macro for it in C; `ip` is an address in the calling code.
-/// In a livepatch that has the state `id`, with `is_shadow`, the variable belongs to the state.
-///
-/// # Safety
-///
-/// As for `klp_shadow_alloc()`.
-#[export]
-pub unsafe extern "C" fn klp_shadow_alloc_from(
-    ip: c_ulong,
-    obj: *mut c_void,
-    id: c_ulong,
-    size: usize,
-    gfp_flags: bindings::gfp_t,
-    ctor: bindings::klp_shadow_ctor_t,
-    ctor_data: *mut c_void,
-) -> *mut c_void {
-    let with = With::Id(Caller(ip));
-    let request = Request::new(with, size, gfp_flags, ctor, ctor_data, Existing::Warn);
-    // SAFETY: By the caller's promise.
-    unsafe { shadow::get_or_alloc(obj, id, &request) }
-}
-
-/// Returns the data of the shadow variable `<obj, id>`, which is added as `klp_shadow_alloc()` does
-/// if there is none; NULL on an error.
-///
-/// # Safety
-///
-/// `ctor` must be callable with interrupts off.
-#[export]
-pub unsafe extern "C" fn klp_shadow_get_or_alloc(
-    obj: *mut c_void,
-    id: c_ulong,
-    size: usize,
-    gfp_flags: bindings::gfp_t,
-    ctor: bindings::klp_shadow_ctor_t,
-    ctor_data: *mut c_void,
-) -> *mut c_void {
-    // SAFETY: By the caller's promise.
-    unsafe { klp_shadow_get_or_alloc_from(0, obj, id, size, gfp_flags, ctor, ctor_data) }
-}
-
-/// As `klp_shadow_get_or_alloc()`, with `ip` as in `klp_shadow_alloc_from()`. A variable that is
-/// there already belongs to whom it did.
-///
-/// # Safety
-///
-/// As for `klp_shadow_get_or_alloc()`.
-#[export]
-pub unsafe extern "C" fn klp_shadow_get_or_alloc_from(
-    ip: c_ulong,
-    obj: *mut c_void,
-    id: c_ulong,
-    size: usize,
-    gfp_flags: bindings::gfp_t,
-    ctor: bindings::klp_shadow_ctor_t,
-    ctor_data: *mut c_void,
-) -> *mut c_void {
-    let with = With::Id(Caller(ip));
-    let request = Request::new(with, size, gfp_flags, ctor, ctor_data, Existing::Return);
-    // SAFETY: By the caller's promise.
-    unsafe { shadow::get_or_alloc(obj, id, &request) }
-}
-
-/// Frees the shadow variable `<obj, id>`, if there is one.
-///
-/// # Safety
-///
-/// `dtor` must be callable with interrupts off.
-#[export]
-pub unsafe extern "C" fn klp_shadow_free(
-    obj: *mut c_void,
-    id: c_ulong,
-    dtor: bindings::klp_shadow_dtor_t,
-) {
-    // SAFETY: By the caller's promise.
-    unsafe { shadow::free(obj, id, dtor) }
-}
-
-/// Frees all shadow variables with `id`, but those that belong to livepatches which declare it.
-///
-/// # Safety
-///
-/// `dtor` must be callable with interrupts off.
-#[export]
-pub unsafe extern "C" fn klp_shadow_free_all(id: c_ulong, dtor: bindings::klp_shadow_dtor_t) {
-    // SAFETY: By the caller's promise.
-    unsafe { klp_shadow_free_all_from(0, id, dtor) }
-}
-
-/// As `klp_shadow_free_all()`, with `ip` as in `klp_shadow_alloc_from()`: from a livepatch with the
-/// state it frees all.
-///
-/// # Safety
-///
-/// As for `klp_shadow_free_all()`.
-#[export]
-pub unsafe extern "C" fn klp_shadow_free_all_from(
-    ip: c_ulong,
-    id: c_ulong,
-    dtor: bindings::klp_shadow_dtor_t,
-) {
-    // SAFETY: By the caller's promise.
-    unsafe { shadow::free_all(id, dtor, With::Id(Caller(ip))) }
-}
-
-/// Returns the data of the shadow variable of `obj` with a type, or NULL.
-///
-/// # Safety
-///
-/// The type must be valid, or NULL; the caller must keep the variable from being freed.
-#[export]
-pub unsafe extern "C" fn klp_shadow_type_get(
-    obj: *mut c_void,
-    type_: *const bindings::klp_shadow_type,
-) -> *mut c_void {
-    // SAFETY: By the caller's promise.
-    match unsafe { Type::read(type_) } {
-        Some(type_) => shadow::get(obj, type_.id),
-        None => ::core::ptr::null_mut(),
-    }
-}
-
-/// Returns the data of a new shadow variable with a type, or as `existing` says of the one that is
-/// there; NULL, after a message, if no livepatch declares the type.
-///
-/// # Safety
-///
-/// As for `klp_shadow_type_get()`; the type's constructor must be callable with interrupts off.
-unsafe fn alloc_with_type(
-    obj: *mut c_void,
-    type_: *const bindings::klp_shadow_type,
-    size: usize,
-    gfp: bindings::gfp_t,
-    ctor_data: *mut c_void,
-    existing: Existing,
-) -> *mut c_void {
-    // SAFETY: By the caller's promise.
-    let Some(type_) = (unsafe { Type::read(type_) }) else {
-        return ::core::ptr::null_mut();
-    };
-    let request = Request::new(With::Type, size, gfp, type_.ctor, ctor_data, existing);
-    // SAFETY: By the caller's promise.
-    unsafe { shadow::get_or_alloc(obj, type_.id, &request) }
-}
-
-/// Adds a shadow variable with a type, as `klp_shadow_alloc()` does with its id and constructor.
-///
-/// Refused, with a message, if no livepatch declares the type.
-///
-/// # Safety
-///
-/// As for `klp_shadow_type_get()`; the type's constructor must be callable with interrupts off.
-#[export]
-pub unsafe extern "C" fn klp_shadow_type_alloc(
-    obj: *mut c_void,
-    type_: *const bindings::klp_shadow_type,
-    size: usize,
-    gfp_flags: bindings::gfp_t,
-    ctor_data: *mut c_void,
-) -> *mut c_void {
-    // SAFETY: By the caller's promise.
-    unsafe { alloc_with_type(obj, type_, size, gfp_flags, ctor_data, Existing::Warn) }
-}
-
-/// Returns the data of a shadow variable with a type, as `klp_shadow_get_or_alloc()` does with its
-/// id and constructor.
-///
-/// Refused, with a message, if no livepatch declares the type.
-///
-/// # Safety
-///
-/// As for `klp_shadow_type_get()`; the type's constructor must be callable with interrupts off.
-#[export]
-pub unsafe extern "C" fn klp_shadow_type_get_or_alloc(
-    obj: *mut c_void,
-    type_: *const bindings::klp_shadow_type,
-    size: usize,
-    gfp_flags: bindings::gfp_t,
-    ctor_data: *mut c_void,
-) -> *mut c_void {
-    // SAFETY: By the caller's promise.
-    unsafe { alloc_with_type(obj, type_, size, gfp_flags, ctor_data, Existing::Return) }
-}
-
-/// Frees the shadow variable of `obj` with a type, if there is one.
-///
-/// # Safety
-///
-/// As for `klp_shadow_type_get()`; the type's destructor must be callable with interrupts off.
-#[export]
-pub unsafe extern "C" fn klp_shadow_type_free(
-    obj: *mut c_void,
-    type_: *const bindings::klp_shadow_type,
-) {
-    // SAFETY: By the caller's promise.
-    if let Some(type_) = unsafe { Type::read(type_) } {
-        // SAFETY: By the caller's promise.
-        unsafe { shadow::free(obj, type_.id, type_.dtor) }
-    }
-}
-
-/// Frees all shadow variables that were made with a type.
-///
-/// # Safety
-///
-/// As for `klp_shadow_type_free()`.
-#[export]
-pub unsafe extern "C" fn klp_shadow_type_free_all(type_: *const bindings::klp_shadow_type) {
-    // SAFETY: By the caller's promise.
-    if let Some(type_) = unsafe { Type::read(type_) } {
-        // SAFETY: By the caller's promise.
-        unsafe { shadow::free_all(type_.id, type_.dtor, With::Type) }
-    }
 }

@@ -2,7 +2,11 @@
 
 //! What needs nothing of the kernel: `scripts/host-tests` runs these files as they are.
 //!
-//! Nothing in this folder may use `kernel` or `bindings`, which `scripts/levels.py` checks.
+//! Nothing in this folder may use `kernel` or `bindings`, which `scripts/levels.py` checks. Its
+//! levels are
+//!
+//!     2  placement
+//!     1  dispatch owners ranges sets symbol symtab
 
 pub(crate) mod dispatch;
 pub(crate) mod owners;
