@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # check.sh [CHECK...]: from an edit to a first verdict, in seconds: spdx, rustfmt,
-# types, host-tests, harness, shellcheck, python, or those named. Needs no guest and
-# no root, and installs nothing: what a check lacks is named, and it is skipped.
-# Prints KTAP.
+# types, levels, host-tests, harness, shellcheck, python, or those named. Needs no
+# guest and no root, and installs nothing: what a check lacks is named, and it is
+# skipped. Prints KTAP.
 
 . "$(dirname "$0")/lib.sh"
 . "$REPO/scripts/toolchain.sh"
@@ -11,7 +11,7 @@ cd "$REPO" || exit
 . "$REPO/scripts/checks.sh"
 
 checks=("$@")
-((${#checks[@]})) || checks=(types host-tests harness shellcheck rustfmt spdx python)
+((${#checks[@]})) || checks=(types levels host-tests harness shellcheck rustfmt spdx python)
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/klp-check.XXXXXX")
 TEMPS+=("$tmp")
 
@@ -39,6 +39,11 @@ quick_rustfmt() {
 	find_rustc && RUSTFMT=${RUSTC%/*}/rustfmt || RUSTFMT=$(command -v rustfmt) || true
 	[[ -x ${RUSTFMT:-} ]] || lacks "no rustfmt here (Debian: rustfmt; Debian 12: rustfmt-web)"
 	check_rustfmt
+}
+
+quick_levels() {
+	command -v python3 >/dev/null || lacks "no python3 here"
+	check_levels
 }
 
 quick_python() {

@@ -40,6 +40,11 @@ check_rustfmt() {
 	"$RUSTFMT" --check --color never --edition 2021 --config-path "$REPO/.rustfmt.toml" "${rs[@]}"
 }
 
+# Who uses whom in the core.
+check_levels() {
+	scripts/levels.py
+}
+
 shell_files() {
 	local f
 	for f in "${files[@]}"; do

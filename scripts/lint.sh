@@ -1,14 +1,14 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # lint.sh [CHECK...]: all checks of the sources, or those named: spdx, rustfmt,
-# copies, checkpatch, shellcheck, python, clippy. Prints TAP; KSRC from the
-# environment.
+# levels, copies, checkpatch, shellcheck, python, clippy. Prints TAP; KSRC from
+# the environment.
 
 . "$(dirname "$0")/lib.sh"
 . "$REPO/scripts/toolchain.sh"
 
 checks=("$@")
-((${#checks[@]})) || checks=(spdx rustfmt copies checkpatch shellcheck python clippy)
+((${#checks[@]})) || checks=(spdx rustfmt levels copies checkpatch shellcheck python clippy)
 "$REPO/scripts/deps.sh" x86_64
 use_toolchain
 take_lock

@@ -103,7 +103,7 @@ host_tests() {
 
 for arch in "${archs[@]}"; do plain "tools $arch" "$scripts/deps.sh" "$arch" || true; done
 with_tap "scripts" - "$scripts/tests/run.py"
-with_tap "lint" - "$scripts/lint.sh" spdx rustfmt copies checkpatch shellcheck python
+with_tap "lint" - "$scripts/lint.sh" spdx rustfmt levels copies checkpatch shellcheck python
 plain "series" "$scripts/series.sh" || true
 [[ ! -x $scripts/host-tests.sh ]] || host_tests
 
