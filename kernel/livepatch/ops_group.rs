@@ -19,7 +19,6 @@ use crate::{
         Locked, //
     },
     rules::dispatch::{
-        row_of,
         Slot,
         Stray,
         Table, //
@@ -27,12 +26,9 @@ use crate::{
     rules::placement::{
         base_of,
         count_rows,
-        displacement,
-        most_slots,
-        place,
-        ROW_SIZE,
-        ROW_SLOTS,
-        STRAY, //
+        fill_rows,
+        lay_out,
+        most_slots, //
     },
     synchronize::synchronize, //
 };
@@ -74,21 +70,13 @@ impl HookSet {
     pub(crate) fn new(ips: &[usize]) -> Result<Pin<KBox<Self>>> {
         let base = base_of(ips.first().copied().ok_or(EINVAL)?);
         let most = most_slots(ips.len()).ok_or(ENOMEM)?;
-        let mut places = KVVec::from_elem(0, ips.len(), GFP_KERNEL)?;
+        let mut slot_indexes = KVVec::from_elem(0, ips.len(), GFP_KERNEL)?;
         let mut order = KVVec::from_elem((0, 0), ips.len(), GFP_KERNEL)?;
         let mut taken = KVVec::from_elem(false, most, GFP_KERNEL)?;
-        let mut size = place(ips, &mut places, &mut order, &mut taken);
-        let nr_strays = places.iter().filter(|&&place| place == STRAY).count();
-        if nr_strays != 0 {
-            // For the strays themselves, and for where the handler looks for them first.
-            size = size
-                .checked_add(nr_strays)
-                .and_then(|size| size.checked_add(ROW_SLOTS))
-                .ok_or(ENOMEM)?;
-        }
+        let layout = lay_out(ips, &mut slot_indexes, &mut order, &mut taken).ok_or(ENOMEM)?;
 
-        let mut slots = KVVec::with_capacity(size, GFP_KERNEL)?;
-        for _ in 0..size {
+        let mut slots = KVVec::with_capacity(layout.slots, GFP_KERNEL)?;
+        for _ in 0..layout.slots {
             let slot = Slot {
                 ip: 0,
                 target: UnsafeCell::new(0),
@@ -96,39 +84,31 @@ impl HookSet {
             };
             slots.push(slot, GFP_KERNEL)?;
         }
-        let address = |place: usize| slots.as_ptr().wrapping_add(place).addr();
         let mut rows = KVVec::from_elem(0, count_rows(ips), GFP_KERNEL)?;
-        // A row of strays only: they are looked for from the first slot on.
-        for (&ip, &place) in ips.iter().zip(&places).rev() {
-            let offset = ip.wrapping_sub(base);
-            let row = rows.get_mut(row_of(offset)).ok_or(EINVAL)?;
-            if place != STRAY {
-                *row = displacement(address(place), offset);
-            } else if *row == 0 {
-                *row = displacement(address(0), offset & !(ROW_SIZE - 1));
-            }
-        }
+        fill_rows(
+            ips,
+            &slot_indexes,
+            &layout,
+            slots.as_ptr().addr(),
+            &mut rows,
+        );
 
-        let mut strays = KVVec::with_capacity(nr_strays, GFP_KERNEL)?;
+        let mut strays = KVVec::new();
         let mut hooks = KVVec::with_capacity(ips.len(), GFP_KERNEL)?;
-        for (&ip, &place) in ips.iter().zip(&places) {
-            let place = if place == STRAY {
-                size = size.checked_sub(1).ok_or(EINVAL)?;
-                let slot = slots.as_ptr().wrapping_add(size);
+        for (&ip, &slot_index) in ips.iter().zip(&slot_indexes) {
+            if layout.is_stray(slot_index) {
+                let slot = slots.as_ptr().wrapping_add(slot_index);
                 strays.push(Stray { ip, slot }, GFP_KERNEL)?;
-                size
-            } else {
-                place
-            };
-            let slot = slots.get_mut(place).ok_or(EINVAL)?;
+            }
+            let slot = slots.get_mut(slot_index).ok_or(EINVAL)?;
             slot.ip = ip;
+            *slot.target.get_mut() = ip.wrapping_add(ftrace::MCOUNT_INSN_SIZE);
             let hook = Hook {
                 ip,
-                place,
+                place: slot_index,
                 top: Cell::new(Link::NULL),
                 hooked: Cell::new(false),
             };
-            *slot.target.get_mut() = ip.wrapping_add(ftrace::MCOUNT_INSN_SIZE);
             hooks.push(hook, GFP_KERNEL)?;
         }
 

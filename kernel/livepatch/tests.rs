@@ -26,10 +26,9 @@ mod suite {
         rules::placement::{
             base_of,
             count_rows,
-            displacement,
-            most_slots,
-            place,
-            STRAY, //
+            fill_rows,
+            lay_out,
+            most_slots, //
         },
         rules::ranges::{
             find,
@@ -279,28 +278,29 @@ mod suite {
     /// many are strays, and how many slots there are.
     fn check_places(ips: &[usize]) -> Result<(usize, usize)> {
         const SLOTS: usize = 0xffff_c900_0000_0000;
-        let mut places = KVVec::from_elem(0, ips.len(), GFP_KERNEL)?;
+        let mut indexes = KVVec::from_elem(0, ips.len(), GFP_KERNEL)?;
         let mut order = KVVec::from_elem((0, 0), ips.len(), GFP_KERNEL)?;
         let mut taken = KVVec::from_elem(false, most_slots(ips.len()).ok_or(EINVAL)?, GFP_KERNEL)?;
-        let used = place(ips, &mut places, &mut order, &mut taken);
+        let layout = lay_out(ips, &mut indexes, &mut order, &mut taken).ok_or(EINVAL)?;
         let mut rows = KVVec::from_elem(0, count_rows(ips), GFP_KERNEL)?;
-        let mut seen = KVVec::from_elem(false, used, GFP_KERNEL)?;
+        fill_rows(ips, &indexes, &layout, SLOTS, &mut rows);
+        let mut seen = KVVec::from_elem(false, layout.slots, GFP_KERNEL)?;
         let base = base_of(*ips.first().ok_or(EINVAL)?);
-        let address = |place: usize| SLOTS + place * size_of::<Slot>();
-        let placed = || ips.iter().zip(&places).filter(|(_, &place)| place != STRAY);
-        for (&ip, &place) in placed() {
-            let row = rows.get_mut(row_of(ip - base)).ok_or(EINVAL)?;
-            *row = displacement(address(place), ip - base);
-            assert!(!core::mem::replace(
-                seen.get_mut(place).ok_or(EINVAL)?,
-                true
-            ));
-        }
-        for (&ip, &place) in placed() {
+        let mut strays = 0;
+        for (&ip, &index) in ips.iter().zip(&indexes) {
+            let seen = seen.get_mut(index).ok_or(EINVAL)?;
+            assert!(!core::mem::replace(seen, true));
             let row = *rows.get(row_of(ip - base)).ok_or(EINVAL)?;
-            assert_eq!(slot_at(row, ip - base), address(place));
+            let found = slot_at(row, ip - base);
+            if layout.is_stray(index) {
+                // Another one's, or nobody's.
+                assert!((SLOTS..SLOTS + layout.slots * size_of::<Slot>()).contains(&found));
+                strays += 1;
+            } else {
+                assert_eq!(found, SLOTS + index * size_of::<Slot>());
+            }
         }
-        Ok((ips.len() - placed().count(), used))
+        Ok((strays, layout.used))
     }
 
     #[test]

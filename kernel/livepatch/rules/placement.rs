@@ -10,6 +10,7 @@ use crate::{
     rules::dispatch::{
         row_of,
         slot_at,
+        Slot,
         GRAIN,
         ROW_BITS, //
     },
@@ -27,7 +28,7 @@ pub(crate) fn displacement(slot: usize, offset: usize) -> usize {
 }
 
 /// A function that has no slot where the handler looks first.
-pub(crate) const STRAY: usize = usize::MAX;
+const STRAY: usize = usize::MAX;
 
 /// Returns the number of rows of a table of these functions, which must be sorted.
 pub(crate) fn count_rows(ips: &[usize]) -> usize {
@@ -59,12 +60,90 @@ fn column(offset: usize) -> usize {
     (offset & (ROW_SIZE - 1)) / GRAIN
 }
 
-/// Chooses slots for `ips`, which must be sorted and without duplicates. `places` becomes the slot
-/// of each, or [`STRAY`]; `order` is scratch space, as long as `ips`; `taken` is as long as
-/// [`most_slots`] says and all false. Returns the number of slots that are used.
+/// Which slots a table has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// The number of slots up to the last one where the handler looks first and finds a function.
+    pub(crate) used: usize,
+    /// The number of all slots.
+    pub(crate) slots: usize,
+    /// The first slot of a stray.
+    first_stray: usize,
+}
+
+impl Layout {
+    /// Whether the handler has to look for the function with this slot in a second way.
+    pub(crate) fn is_stray(&self, slot_index: usize) -> bool {
+        slot_index >= self.first_stray
+    }
+}
+
+/// Chooses slots for `ips`, which must be sorted and without duplicates. `slot_indexes` becomes the
+/// slot of each; `order` is scratch space, as long as `ips`; `taken` is as long as [`most_slots`]
+/// says and all false. Returns [`None`] if there cannot be so many slots.
+///
+/// The slots of strays are behind all others, and behind those where the handler may look for a
+/// stray first.
+pub(crate) fn lay_out(
+    ips: &[usize],
+    slot_indexes: &mut [usize],
+    order: &mut [(usize, usize)],
+    taken: &mut [bool],
+) -> Option<Layout> {
+    let used = place(ips, slot_indexes, order, taken);
+    let mut strays = slot_indexes.iter_mut().filter(|index| **index == STRAY);
+    let Some(first) = strays.next() else {
+        return Some(Layout {
+            used,
+            slots: used,
+            first_stray: used,
+        });
+    };
+    let first_stray = used.checked_add(ROW_SLOTS)?;
+    *first = first_stray;
+    let mut slots = first_stray.checked_add(1)?;
+    for index in strays {
+        *index = slots;
+        slots = slots.checked_add(1)?;
+    }
+    Some(Layout {
+        used,
+        slots,
+        first_stray,
+    })
+}
+
+/// Fills the `rows` of a table of `ips` with these slots, the first of which is at address `slots`.
+/// There must be as many rows as [`count_rows`] says, all of them 0.
+pub(crate) fn fill_rows(
+    ips: &[usize],
+    slot_indexes: &[usize],
+    layout: &Layout,
+    slots: usize,
+    rows: &mut [usize],
+) {
+    let Some(&first) = ips.first() else { return };
+    let base = base_of(first);
+    for (&ip, &slot_index) in ips.iter().zip(slot_indexes).rev() {
+        let offset = ip.wrapping_sub(base);
+        let Some(row) = rows.get_mut(row_of(offset)) else {
+            continue;
+        };
+        if !layout.is_stray(slot_index) {
+            let slot = slots.wrapping_add(slot_index.wrapping_mul(size_of::<Slot>()));
+            *row = displacement(slot, offset);
+        } else if *row == 0 {
+            // A row of strays only: they are looked for from the first slot on.
+            *row = displacement(slots, offset & !(ROW_SIZE - 1));
+        }
+    }
+}
+
+/// Chooses slots for `ips`, as [`lay_out`] but with [`STRAY`] for the slot of a stray. Returns the
+/// number of slots that are used.
 ///
 /// Of the functions of a row the first one, if it is not a stray, has the lowest slot.
-pub(crate) fn place(
+fn place(
     ips: &[usize],
     places: &mut [usize],
     order: &mut [(usize, usize)],

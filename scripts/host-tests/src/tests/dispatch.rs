@@ -15,11 +15,11 @@ use crate::{
         base_of,
         count_rows,
         displacement,
+        fill_rows,
+        lay_out,
         most_slots,
-        place,
         ROW_SIZE,
-        ROW_SLOTS,
-        STRAY, //
+        ROW_SLOTS, //
     },
 };
 use proptest::{
@@ -47,75 +47,57 @@ const INSN_SIZE: usize = 5;
 /// A table with its slots, as `HookSet` of `stack.rs`.
 struct Set {
     ips: Vec<usize>,
-    places: Vec<usize>,
+    indexes: Vec<usize>,
     /// A [`Table`], rows included.
     table: Vec<usize>,
     slots: Vec<Slot>,
     strays: Vec<Stray>,
-    /// How many slots `place()` has used.
+    /// How many slots the handler looks at first.
     used: usize,
 }
 
 impl Set {
     /// As `HookSet::new()`, with so many slots less to choose from.
     fn new(ips: &[usize], missing: usize) -> Set {
-        let mut places = vec![0; ips.len()];
+        let mut indexes = vec![0; ips.len()];
         let mut order = vec![(0, 0); ips.len()];
         let most = most_slots(ips.len()).unwrap();
         let mut taken = vec![false; most.saturating_sub(missing)];
-        let used = place(ips, &mut places, &mut order, &mut taken);
-        assert!(used <= taken.len());
-        let base = base_of(ips[0]);
-        let nr_strays = places.iter().filter(|&&place| place == STRAY).count();
-        let mut size = used;
-        if nr_strays != 0 {
-            size += nr_strays + ROW_SLOTS;
-        }
+        let layout = lay_out(ips, &mut indexes, &mut order, &mut taken).unwrap();
+        assert!(layout.used <= taken.len());
 
         let free = || Slot {
             ip: 0,
             target: UnsafeCell::new(0),
             choice: [const { UnsafeCell::new(0) }; 2],
         };
-        let mut slots: Vec<Slot> = (0..size).map(|_| free()).collect();
-        let address = |place: usize| slots.as_ptr().wrapping_add(place).addr();
+        let mut slots: Vec<Slot> = (0..layout.slots).map(|_| free()).collect();
         let mut rows = vec![0; count_rows(ips)];
-        for (&ip, &place) in ips.iter().zip(&places).rev() {
-            let offset = ip.wrapping_sub(base);
-            let row = &mut rows[row_of(offset)];
-            if place != STRAY {
-                *row = displacement(address(place), offset);
-            } else if *row == 0 {
-                *row = displacement(address(0), offset & !(ROW_SIZE - 1));
-            }
-        }
+        fill_rows(ips, &indexes, &layout, slots.as_ptr().addr(), &mut rows);
 
         let mut strays = Vec::new();
-        for (&ip, place) in ips.iter().zip(&mut places) {
-            if *place == STRAY {
-                size -= 1;
-                *place = size;
-                let slot = slots.as_ptr().wrapping_add(size);
+        for (&ip, &index) in ips.iter().zip(&indexes) {
+            if layout.is_stray(index) {
+                assert!(index >= layout.used, "the slots of strays are others");
+                let slot = slots.as_ptr().wrapping_add(index);
                 strays.push(Stray { ip, slot });
             }
-            let slot = &mut slots[*place];
+            let slot = &mut slots[index];
             assert_eq!(slot.ip, 0, "{ip:#x} meets another function");
             slot.ip = ip;
             *slot.target.get_mut() = ip.wrapping_add(INSN_SIZE);
         }
-        assert_eq!(strays.len(), nr_strays);
-        assert!(size >= used, "the slots of strays are others");
 
-        let mut table = vec![base, strays.as_ptr().addr(), strays.len()];
+        let mut table = vec![base_of(ips[0]), strays.as_ptr().addr(), strays.len()];
         assert_eq!(table.len() * size_of::<usize>(), offset_of!(Table, rows));
         table.extend(rows);
         Set {
             ips: ips.to_vec(),
-            places,
+            indexes,
             table,
             slots,
             strays,
-            used,
+            used: layout.used,
         }
     }
 
@@ -175,20 +157,20 @@ fn check_crowded(mut ips: Vec<usize>, missing: usize) -> Set {
     ips.sort();
     ips.dedup();
     let set = Set::new(&ips, missing);
-    for (&ip, &place) in ips.iter().zip(&set.places) {
-        let slot = set.slots.as_ptr().wrapping_add(place).addr();
-        assert_eq!(set.slots[place].ip, ip);
+    for (&ip, &index) in ips.iter().zip(&set.indexes) {
+        let slot = set.slots.as_ptr().wrapping_add(index).addr();
+        assert_eq!(set.slots[index].ip, ip);
         assert_eq!(set.find(ip), Some(slot), "{ip:#x} is not found");
         if !set.is_stray(ip) {
-            assert!(place < set.used);
+            assert!(index < set.used);
         } else {
             // Another one's.
             let first = set.place_of(ip) - set.slots.as_ptr().addr();
             assert_eq!(first % size_of::<Slot>(), 0);
         }
     }
-    let places: HashSet<usize> = set.places.iter().copied().collect();
-    assert_eq!(places.len(), ips.len());
+    let indexes: HashSet<usize> = set.indexes.iter().copied().collect();
+    assert_eq!(indexes.len(), ips.len());
     let taken = set.slots.iter().filter(|slot| slot.ip != 0).count();
     assert_eq!(taken, ips.len());
     assert!(set.used == 0 || set.slots[set.used - 1].ip != 0);
@@ -229,7 +211,9 @@ fn one_function() {
 #[test]
 fn no_function() {
     assert_eq!(count_rows(&[]), 0);
-    assert_eq!(place(&[], &mut [], &mut [], &mut [false; ROW_SLOTS]), 0);
+    let layout = lay_out(&[], &mut [], &mut [], &mut [false; ROW_SLOTS]).unwrap();
+    assert_eq!((layout.used, layout.slots), (0, 0));
+    fill_rows(&[], &[], &layout, TEXT, &mut []);
 }
 
 #[test]
@@ -465,10 +449,10 @@ proptest! {
     fn rows_are_shifted(offsets in offsets()) {
         let set = check(offsets.iter().map(|offset| TEXT + offset).collect());
         let mut rows = HashMap::new();
-        for (&ip, &place) in set.ips.iter().zip(&set.places) {
+        for (&ip, &index) in set.ips.iter().zip(&set.indexes) {
             if !set.is_stray(ip) {
                 let offset = ip - base_of(set.ips[0]);
-                let shift = displacement(place * size_of::<Slot>(), offset);
+                let shift = displacement(index * size_of::<Slot>(), offset);
                 prop_assert_eq!(*rows.entry(row_of(offset)).or_insert(shift), shift);
             }
         }
