@@ -35,6 +35,6 @@ else
 	if [[ ! $out/livepatch_main.o -nt $klp/livepatch_main.o ]]; then
 		run_log "size-$arch-$core" "compiling the core without tests ($arch-$core)" compile
 	fi
-	objects=("$out/livepatch_main.o" "$klp"/{ftrace_handler,exports,hooks}.o)
+	objects=("$out/livepatch_main.o" "$klp"/{ftrace_handler,exports,resident}.o)
 fi
 llvm-size-19 -B "${objects[@]}" | awk 'NR > 1 {text += $1; data += $2; bss += $3} END {print text, data, bss}'

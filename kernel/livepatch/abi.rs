@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
 //! The border to C: the functions of `include/linux/livepatch.h`, and the operations that
-//! `hooks.c`, which is always in vmlinux, calls.
+//! `resident.c`, which is always in vmlinux, calls.
 //!
 //! Answers to the exported functions of the C core.
 
@@ -40,7 +40,7 @@ use kernel::{
     prelude::*, //
 };
 
-/// Makes `hooks.c` call the core.
+/// Makes `resident.c` call the core.
 ///
 /// # Errors
 ///
@@ -74,7 +74,7 @@ static OPS: bindings::klp_core_ops = bindings::klp_core_ops {
 
 /// # Safety
 ///
-/// Called by `hooks.c` under `klp_mutex`, with a valid module.
+/// Called by `resident.c` under `klp_mutex`, with a valid module.
 unsafe extern "C" fn module_coming(module: *mut bindings::module) -> c_int {
     // SAFETY: By the contract of the hook.
     unsafe {
@@ -86,7 +86,7 @@ unsafe extern "C" fn module_coming(module: *mut bindings::module) -> c_int {
 
 /// # Safety
 ///
-/// Called by `hooks.c` under `klp_mutex`, with a valid module.
+/// Called by `resident.c` under `klp_mutex`, with a valid module.
 unsafe extern "C" fn module_going(module: *mut bindings::module) {
     // SAFETY: By the contract of the hook.
     unsafe { Locked::assume(|locked| modules::going(locked, Module::from_raw(module))) }
@@ -94,7 +94,7 @@ unsafe extern "C" fn module_going(module: *mut bindings::module) {
 
 /// # Safety
 ///
-/// Called by `hooks.c` under `klp_mutex`, which it has just taken, with a valid module.
+/// Called by `resident.c` under `klp_mutex`, which it has just taken, with a valid module.
 unsafe extern "C" fn withdraw(module: *mut bindings::module) -> bool {
     // SAFETY: By the contract of the hook.
     unsafe { Locked::assume_mut(|locked| control::withdraw(locked, Module::from_raw(module))) }
@@ -102,7 +102,7 @@ unsafe extern "C" fn withdraw(module: *mut bindings::module) -> bool {
 
 /// # Safety
 ///
-/// Called by `hooks.c` under `klp_mutex`, with what the module loader has of a livepatch module.
+/// Called by `resident.c` under `klp_mutex`, with what the module loader has of a livepatch module.
 unsafe extern "C" fn apply_section_relocs(
     module: *mut bindings::module,
     sections: *mut bindings::Elf64_Shdr,
@@ -131,7 +131,7 @@ unsafe extern "C" fn apply_section_relocs(
 
 /// # Safety
 ///
-/// Called by `hooks.c` with preemption disabled.
+/// Called by `resident.c` with preemption disabled.
 unsafe extern "C" fn try_switch_current() {
     // SAFETY: By the contract of the hook.
     unsafe { tasks::try_switch_current() };

@@ -10,7 +10,7 @@
 #include <linux/livepatch.h>
 #include <linux/moduleparam.h>
 #include <linux/percpu.h>
-#include "hooks.h"
+#include "resident.h"
 
 EXPORT_SYMBOL_GPL(klp_enable_patch);
 EXPORT_SYMBOL_GPL(klp_find_section_by_name);

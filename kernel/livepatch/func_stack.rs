@@ -168,7 +168,7 @@ impl FuncStack<'_> {
             // SAFETY: The handler reads it with volatile reads, and only we write.
             unsafe { Atomic::<usize>::from_ptr(choice.get()) }.store(func, Relaxed);
         }
-        // Order the choices, and the states of tasks that `transition::init()` has set, before the
+        // Order the choices, and the states of tasks that `transition::begin()` has set, before the
         // target. Pairs with the smp_rmb() of klp_ftrace_handler().
         smp_mb(barrier::Write);
         Self::target(self.slot).store(0, Relaxed);

@@ -21,7 +21,7 @@
 //!   ones ([`stack_check`]).
 //!
 //! [`modules`] does the same for modules that are loaded later. [`shadow`] is the store of shadow
-//! variables; [`lock`] is what protects all but those. [`hooks`] is what is shared with C, and
+//! variables; [`lock`] is what protects all but those. [`resident`] is what is shared with C, and
 //! [`rules`] what can be tested without a kernel.
 //!
 //! # Levels
@@ -39,7 +39,7 @@
 //!      4  descriptor func_stack
 //!      3  held reloc shadow sysfs
 //!      2  lock lookup set_spec
-//!      1  hooks rules synchronize
+//!      1  resident rules synchronize
 //!
 //! Answers to the C core's `klp_init()`.
 
@@ -54,7 +54,6 @@ mod control;
 mod descriptor;
 mod func_stack;
 mod held;
-mod hooks;
 mod lock;
 mod lookup;
 mod modules;
@@ -63,6 +62,7 @@ mod patch;
 mod registry;
 mod reloc;
 mod replace;
+mod resident;
 mod rules;
 mod set_spec;
 mod shadow;

@@ -56,7 +56,7 @@ pub(crate) struct Guard {
 /// Acquires `klp_mutex`. May sleep.
 pub(crate) fn lock() -> Guard {
     Guard {
-        _guard: crate::hooks::mutex().lock(),
+        _guard: crate::resident::mutex().lock(),
         locked: Locked(NotThreadSafe),
     }
 }

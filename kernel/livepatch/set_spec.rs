@@ -3,7 +3,7 @@
 //! What a descriptor says about replace sets: checked, and copied.
 
 use crate::{
-    hooks,
+    resident,
     rules::sets::{
         Asked,
         Rules, //
@@ -73,7 +73,7 @@ impl SetSpec {
             replace: patch.replace,
             own,
             supersedes: (!list.is_null() || param_count != 0).then_some(&supersedes[..]),
-            strict: hooks::strict_replace_sets(),
+            strict: resident::strict_replace_sets(),
         };
         if asked.ignores_replace() {
             pr_warn!(

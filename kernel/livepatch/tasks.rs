@@ -14,12 +14,12 @@
 
 use crate::{
     descriptor::Name,
-    hooks::{
+    lock::Locked,
+    resident::{
         set_sched_try_switch,
         stack_buffer,
         target_state, //
     },
-    lock::Locked,
     rules::ranges::{
         self,
         Range, //

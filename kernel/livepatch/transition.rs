@@ -28,7 +28,6 @@
 //! `scripts/host-tests` has a model of this, which fails without any one barrier.
 
 use crate::{
-    hooks::set_sched_try_switch,
     lock::{
         Locked,
         Owned,
@@ -38,6 +37,7 @@ use crate::{
         Object,
         Patch, //
     },
+    resident::set_sched_try_switch,
     stack,
     stack_check::{
         Left,

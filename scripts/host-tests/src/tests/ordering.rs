@@ -121,7 +121,7 @@ enum Barrier {
     Decide,
     /// Release of `StackCheck::publish()`: the check before its address. With [`CheckAcquire`].
     Publish,
-    /// `smp_wmb()` of `transition::start()`: target state, slots and the address of the check before
+    /// `smp_wmb()` of `tasks::make_pending()`: target state, slots and the address of the check before
     /// the flag. With [`SwitchAcquire`] and [`SchedRmb`].
     Start,
     /// `smp_rmb()` of `redirect_by_task()`: the target before the choices and the state.
@@ -629,7 +629,7 @@ impl Core {
         self.shared.funcs[self.transition][PATCHED]
     }
 
-    /// `transition::init()`
+    /// `transition::begin()`
     fn init(&mut self, target: usize) {
         self.target = target;
         self.shared.target_state.store(target, Relaxed);
@@ -703,7 +703,7 @@ impl Core {
         }
     }
 
-    /// `transition::start()`
+    /// `tasks::make_pending()`
     fn start(&mut self) {
         let old = self.publish(true);
         self.free_check(old);

@@ -19,7 +19,7 @@
 #include <linux/sched/task.h>
 #include <linux/stacktrace.h>
 #include <linux/workqueue.h>
-#include "hooks.h"
+#include "resident.h"
 
 /*
  * Serializes everything that changes livepatch state, except what runs in
@@ -100,7 +100,7 @@ void klp_update_patch_state(struct task_struct *task)
 	/*
 	 * The atomic is a full barrier: it orders the flag before the read of
 	 * klp_target_state, and before what klp_ftrace_handler() reads later.
-	 * Pairs with the smp_wmb() of transition::start().
+	 * Pairs with the smp_wmb() of tasks::make_pending().
 	 */
 	if (test_and_clear_tsk_thread_flag(task, TIF_PATCH_PENDING))
 		task->patch_state = READ_ONCE(klp_target_state);
@@ -120,7 +120,7 @@ void __klp_sched_try_switch(void)
 	/*
 	 * Order the flag before the reads of klp_target_state and of the
 	 * ranges to check, and before later reads in klp_ftrace_handler().
-	 * Pairs with the smp_wmb() of transition::start().
+	 * Pairs with the smp_wmb() of tasks::make_pending().
 	 */
 	smp_rmb();
 

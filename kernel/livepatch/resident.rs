@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What the core shares with `hooks.c`, which is always in vmlinux, and `exports.c`.
+//! What the core shares with `resident.c`, which is always in vmlinux, and `exports.c`.
 //!
 //! Answers to what `core.c` and `transition.c` keep in static variables that others read.
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Interface between the livepatch hooks that live in vmlinux (hooks.c) and
+ * Interface between the livepatch hooks that live in vmlinux (resident.c) and
  * the livepatch core, which may be a module.
  */
-#ifndef _LIVEPATCH_HOOKS_H
-#define _LIVEPATCH_HOOKS_H
+#ifndef _LIVEPATCH_RESIDENT_H
+#define _LIVEPATCH_RESIDENT_H
 
 #include <linux/ftrace.h>
 #include <linux/livepatch.h>
@@ -55,4 +55,4 @@ void klp_shadow_warn_duplicate(void *obj, unsigned long id);
 
 extern bool klp_strict_replace_sets;
 
-#endif /* _LIVEPATCH_HOOKS_H */
+#endif /* _LIVEPATCH_RESIDENT_H */
