@@ -3,7 +3,7 @@
 //! The border to C: the functions of `include/linux/livepatch.h`, and the operations that
 //! `resident.c`, which is always in vmlinux, calls.
 //!
-//! Answers to the exported functions of the C core.
+//! Replaces the exported functions of the C core.
 
 use crate::{
     control,

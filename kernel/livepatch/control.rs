@@ -2,7 +2,7 @@
 
 //! What can be done with livepatches: enable, disable, reverse, force; and who does it again.
 //!
-//! Answers to `klp_enable_patch()` and `__klp_disable_patch()` of `core.c`, and to
+//! Replaces `klp_enable_patch()` and `__klp_disable_patch()` of `core.c`, and
 //! `klp_transition_work` of `transition.c`.
 
 use crate::{

@@ -6,7 +6,7 @@
 //! before anything has a side effect; nothing in the core reads it again, but for handing the
 //! module's own pointers to the module's own callbacks. What `include/linux/livepatch.h` offers a
 //! livepatch to read is written there, by the `Raw` types, for as long as its module lends it.
-//! Answers to `klp_check_patch()`, and to the checks in `klp_init_object()` and `klp_init_func()`,
+//! Replaces `klp_check_patch()`, and the checks in `klp_init_object()` and `klp_init_func()`,
 //! of `core.c`.
 
 use crate::{

@@ -2,7 +2,7 @@
 
 //! The ftrace handler: sends a call of a patched function to the version that the task is to run.
 //!
-//! Answers to `klp_ftrace_handler()` of `patch.c`. A crate, and an object file, of its own: the
+//! Replaces `klp_ftrace_handler()` of `patch.c`. A crate, and an object file, of its own: the
 //! build checks that it calls nothing but rescheduling, has no panic path and cannot be traced
 //! itself. No allocation, no lock, no formatting, no unchecked arithmetic here.
 //!

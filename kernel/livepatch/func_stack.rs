@@ -2,7 +2,7 @@
 
 //! Func stacks: all versions of one function, the newest on top, and what the handler is told.
 //!
-//! Answers to `struct klp_func` of `patch.c`, as far as it is on `klp_ops.func_stack`.
+//! Replaces `struct klp_func` of `patch.c`, as far as it is on `klp_ops.func_stack`.
 
 use crate::{
     lock::{

@@ -41,7 +41,7 @@
 //!      2  lock lookup set_spec
 //!      1  resident rules synchronize
 //!
-//! Answers to the C core's `klp_init()`.
+//! Replaces the C core's `klp_init()`.
 
 use kernel::{
     bindings,

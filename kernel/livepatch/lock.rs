@@ -10,7 +10,7 @@
 //! with a fresh [`Locked`] that is only ever lent for reading; so whoever calls a callback must
 //! have no more than `&Locked` in use, which the signatures of the callers enforce.
 //!
-//! Answers to `klp_mutex` of `core.c` and the rules in the comment on it.
+//! Replaces `klp_mutex` of `core.c` and the rules in the comment on it.
 
 use core::{
     cell::UnsafeCell,

@@ -2,7 +2,7 @@
 
 //! From a function's name to its address.
 //!
-//! Answers to `klp_find_object_symbol()` of `core.c`.
+//! Replaces `klp_find_object_symbol()` of `core.c`.
 
 use crate::rules::symtab::{
     self,

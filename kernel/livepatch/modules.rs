@@ -4,7 +4,7 @@
 //!
 //! The hooks in vmlinux keep `klp_alive` of each module: it is set, under the mutex, before
 //! [`coming`] and cleared before [`going`], so that exactly one of these and of
-//! [`crate::control::enable_patch`] patches a module. Answers to `klp_module_coming()` and
+//! [`crate::control::enable_patch`] patches a module. Replaces `klp_module_coming()` and
 //! `klp_module_going()` of `core.c`.
 
 use crate::{

@@ -6,7 +6,7 @@
 //! registered one: only `register_ftrace_function()` tells BPF trampolines on the same functions
 //! to make room (`prepare_direct_functions_for_ipmodify()`).
 //!
-//! Answers to `struct klp_ops` of `patch.c`.
+//! Replaces `struct klp_ops` of `patch.c`.
 
 use crate::{
     func_stack::{

@@ -2,7 +2,7 @@
 
 //! A livepatch, its objects and its functions.
 //!
-//! Answers to `struct klp_patch`, `klp_object` and `klp_func`, and to the code of `core.c` that
+//! Replaces `struct klp_patch`, `klp_object` and `klp_func`, and the code of `core.c` that
 //! sets them up: `klp_init_patch()` and what it calls, and `klp_add_nops()`.
 
 use crate::{

@@ -2,7 +2,7 @@
 
 //! The list of livepatches that are enabled or in transition.
 //!
-//! Answers to `klp_patches` of `core.c`.
+//! Replaces `klp_patches` of `core.c`.
 
 use crate::{
     lock::{

@@ -7,7 +7,7 @@
 //! of the module loader; sections `.klp.rela.<module>.*` when that module is there. Their symbols
 //! are in section `SHN_LIVEPATCH`, and named as [`crate::rules::symbol`] says.
 //!
-//! Answers to `klp_write_section_relocs()`, `klp_resolve_symbols()` and
+//! Replaces `klp_write_section_relocs()`, `klp_resolve_symbols()` and
 //! `klp_find_section_by_name()` of `core.c`.
 
 use crate::{

@@ -2,7 +2,7 @@
 
 //! What the core shares with `resident.c`, which is always in vmlinux, and `exports.c`.
 //!
-//! Answers to what `core.c` and `transition.c` keep in static variables that others read.
+//! Replaces what `core.c` and `transition.c` keep in static variables that others read.
 
 use kernel::{
     bindings,

@@ -6,7 +6,7 @@
 //! enough: one `ftrace_ops`, registered in one pass, and one lookup table. Whoever patches one of
 //! them later only pushes.
 //!
-//! Answers to `patch.c`.
+//! Replaces `patch.c`.
 
 use crate::{
     func_stack::FuncStack,

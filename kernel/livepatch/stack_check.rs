@@ -2,7 +2,7 @@
 
 //! The functions that a transition leaves, for who looks at the stacks of tasks.
 //!
-//! Answers to `klp_check_stack()` of `transition.c`, as far as that walks over the functions.
+//! Replaces `klp_check_stack()` of `transition.c`, as far as that walks over the functions.
 
 use crate::{
     descriptor::Name,

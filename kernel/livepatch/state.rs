@@ -3,7 +3,7 @@
 //! System states and shadow types: what livepatches have changed besides code.
 //!
 //! The rules are in [`owners`]; this is where they meet livepatches, their callbacks and the
-//! shadow variables. Callbacks run under the mutex, in process context. Answers to `state.c`.
+//! shadow variables. Callbacks run under the mutex, in process context. Replaces `state.c`.
 
 use crate::{
     descriptor::{

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! The files of a patch may take the mutex; the directory of a patch is therefore removed without
-//! it. The files of objects must not. Answers to the sysfs part of `core.c`; described in
+//! it. The files of objects must not. Replaces the sysfs part of `core.c`; described in
 //! `Documentation/ABI/testing/sysfs-kernel-livepatch` and, for what the C core does not have, in
 //! `sysfs-kernel-livepatch-sets` next to it.
 

@@ -10,7 +10,7 @@
 //! A walk over all threads, under `tasklist_lock`, is followed by one over those that are exiting:
 //! `klp_task_exit()` comes before the lock under which a task is unhashed.
 //!
-//! Answers to the loops over tasks of `transition.c`.
+//! Replaces the loops over tasks of `transition.c`.
 
 use crate::{
     descriptor::Name,

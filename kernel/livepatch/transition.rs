@@ -11,7 +11,7 @@
 //!
 //! How tasks are moved is in [`tasks`].
 //!
-//! Answers to `transition.c`.
+//! Replaces `transition.c`.
 //!
 //! # Ordering
 //!

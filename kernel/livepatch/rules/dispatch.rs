@@ -12,7 +12,7 @@
 //! possible location in it had one. Rows overlap, such that no two functions meet in one slot; how,
 //! is the business of `placement.rs`.
 //!
-//! Answers to `struct klp_ops` of `patch.h`, and to the func stack as the handler sees it.
+//! Replaces `struct klp_ops` of `patch.h`, and the func stack as the handler sees it.
 
 use core::cell::UnsafeCell;
 

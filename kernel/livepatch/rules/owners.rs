@@ -10,8 +10,8 @@
 //!
 //! [`enter`] and [`prepare_leave`] begin an operation. It ends with [`leave`] for the livepatches
 //! that go away and [`settle`] for one that stays, or, when it is turned round, with [`stay`] and
-//! [`undo_enter`]. Answers to the proposal of managed states in
-//! `Documentation/livepatch/managed-states.rst`; `state.c` has nothing like it. Pure; tested on the
+//! [`undo_enter`]. `state.c` has nothing like it: see
+//! `Documentation/livepatch/managed-states.rst`. Pure; tested on the
 //! host.
 
 use core::cell::Cell;

@@ -3,7 +3,7 @@
 //! Does an address lie in one of many functions?
 //!
 //! Ranges are sorted and merged once per transition, so that a stack entry is checked by binary
-//! search whatever the number of functions. Answers to the loops of `klp_check_stack()` and
+//! search whatever the number of functions. Replaces the loops of `klp_check_stack()` and
 //! `klp_check_stack_func()` of `transition.c`. Pure; tested on the host.
 
 use crate::sort::sort_by_key;

@@ -7,7 +7,7 @@
 //! .klp.sym.<object>.<symbol>,<position>
 //! ```
 //!
-//! Answers to the `sscanf()` calls of `core.c`. Refused here, though `sscanf()` lets it pass: text
+//! Replaces the `sscanf()` calls of `core.c`. Refused here, though `sscanf()` lets it pass: text
 //! behind the position or white space before it, positions that overflow, a section's name that
 //! ends with the object, and names of objects that are too long. Pure; tested on the host.
 

@@ -3,8 +3,8 @@
 //! Many names, or many addresses, looked up in one pass over a module's symbol table.
 //!
 //! The table is in no order, so a lookup is a pass. What is looked up is sorted instead, and each
-//! symbol finds by binary search whom it concerns. Answers to `klp_find_object_symbol()` of
-//! `core.c`, and to what the kernel's own lookup of an address does in a module. Pure; tested on
+//! symbol finds by binary search whom it concerns. Replaces `klp_find_object_symbol()` of
+//! `core.c`, and what the kernel's own lookup of an address does in a module. Pure; tested on
 //! the host.
 
 use crate::sort::sort_by_key;
