@@ -30,7 +30,7 @@ use kernel::{
 };
 
 /// A version of a function, which can be on a func stack.
-pub(crate) struct Version {
+pub(crate) struct FuncVersion {
     /// The address of the function; 0 for the original one.
     func: usize,
     /// Whether the patch of this version is in transition, so that the task's state decides.
@@ -44,7 +44,7 @@ pub(crate) struct Version {
 
 /// A version on a func stack, which holds a reference to it; or NULL.
 #[derive(Clone, Copy)]
-pub(crate) struct Link(*const Version);
+pub(crate) struct Link(*const FuncVersion);
 
 // SAFETY: Followed under the mutex only.
 unsafe impl Send for Link {}
@@ -52,14 +52,14 @@ unsafe impl Send for Link {}
 impl Link {
     pub(crate) const NULL: Self = Self(null());
 
-    pub(crate) fn get<'a>(self, _locked: &'a Locked) -> Option<&'a Version> {
+    pub(crate) fn get<'a>(self, _locked: &'a Locked) -> Option<&'a FuncVersion> {
         // SAFETY: A version that is linked is kept alive by its func stack, which changes only
         // under the mutex; who unlinks it has it from elsewhere.
         unsafe { self.0.as_ref() }
     }
 }
 
-impl Version {
+impl FuncVersion {
     /// Makes a version that runs `func`, or the original function for 0.
     pub(crate) fn new(func: usize) -> Result<Arc<Self>> {
         let version = Self {
@@ -93,7 +93,7 @@ impl Version {
     }
 
     /// Returns the version below this one on the func stack, [`None`] if that is the original.
-    pub(crate) fn previous<'a>(&'a self, locked: &'a Locked) -> Option<&'a Version> {
+    pub(crate) fn previous<'a>(&'a self, locked: &'a Locked) -> Option<&'a FuncVersion> {
         self.below.get(locked).get(locked)
     }
 }
@@ -117,7 +117,7 @@ pub(crate) struct FuncStack<'a> {
 
 impl FuncStack<'_> {
     /// Makes `version` the one in effect. The stack keeps it alive.
-    pub(crate) fn push(&self, locked: &Locked, version: &Arc<Version>) {
+    pub(crate) fn push(&self, locked: &Locked, version: &Arc<FuncVersion>) {
         version.below.set(locked, self.hook.top.get(locked));
         let link = Link(Arc::as_ptr(version));
         core::mem::forget(version.clone());
@@ -128,7 +128,7 @@ impl FuncStack<'_> {
 
     /// Takes `version` off the stack. Tasks may be on their way into it until
     /// [`synchronize`](crate::synchronize::synchronize).
-    pub(crate) fn remove(&self, locked: &Locked, version: &Arc<Version>) {
+    pub(crate) fn remove(&self, locked: &Locked, version: &Arc<FuncVersion>) {
         let gone = Arc::as_ptr(version);
         let mut link = &self.hook.top;
         loop {
@@ -150,7 +150,7 @@ impl FuncStack<'_> {
     /// Tells the handler what the stack comes to.
     pub(crate) fn update(&self, locked: &Locked) {
         let original = self.hook.ip.wrapping_add(ftrace::MCOUNT_INSN_SIZE);
-        let func = |version: Option<&Version>| match version.map(|version| version.func) {
+        let func = |version: Option<&FuncVersion>| match version.map(|version| version.func) {
             None | Some(0) => original,
             Some(func) => func,
         };

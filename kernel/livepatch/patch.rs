@@ -17,7 +17,7 @@ use crate::{
         RawObject,
         RawPatch, //
     },
-    func_stack::Version,
+    func_stack::FuncVersion,
     held::{
         self,
         ModulePtr, //
@@ -86,7 +86,7 @@ pub(crate) struct Func {
     /// The ftrace location of the original function, once it was patched.
     pub(crate) ip: Cell<usize>,
     /// This func on its func stack.
-    pub(crate) version: Arc<Version>,
+    pub(crate) version: Arc<FuncVersion>,
     dir: Option<Dir<FuncDir>>,
 }
 
@@ -100,7 +100,7 @@ impl Func {
             covered: Cell::new(false),
             old: Cell::new(None),
             ip: Cell::new(0),
-            version: Version::new(new_func)?,
+            version: FuncVersion::new(new_func)?,
             dir: None,
         })
     }
