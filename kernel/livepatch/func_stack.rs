@@ -101,7 +101,7 @@ impl FuncVersion {
 /// A hooked function: its func stack, and where the handler finds what that comes to.
 pub(crate) struct Hook {
     pub(crate) ip: usize,
-    /// Which slot of the set it has.
+    /// Which slot of the group it has.
     pub(crate) place: usize,
     /// The version on top of the func stack.
     pub(crate) top: Cell<Link>,

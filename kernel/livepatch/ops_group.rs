@@ -48,7 +48,7 @@ use kernel::{
 
 /// Functions that are hooked by the same `ftrace_ops`.
 #[pin_data]
-pub(crate) struct HookSet {
+pub(crate) struct OpsGroup {
     #[pin]
     pub(crate) ops: Ops,
     /// A [`Table`], rows included.
@@ -62,10 +62,10 @@ pub(crate) struct HookSet {
 }
 
 // SAFETY: What the handler does not read, happens under the mutex.
-unsafe impl Send for HookSet {}
+unsafe impl Send for OpsGroup {}
 
-impl HookSet {
-    /// Makes a set with empty func stacks for `ips`, which must be sorted, not empty and without
+impl OpsGroup {
+    /// Makes a group with empty func stacks for `ips`, which must be sorted, not empty and without
     /// duplicates, and no filter.
     pub(crate) fn new(ips: &[usize]) -> Result<Pin<KBox<Self>>> {
         let base = base_of(ips.first().copied().ok_or(EINVAL)?);
@@ -129,7 +129,7 @@ impl HookSet {
             };
         let private = table.as_mut_ptr().wrapping_add(HEADER).cast();
         // SAFETY: The handler is untraceable and may be called anywhere; table, slots and strays
-        // live in vectors that the set keeps, unchanged, until the ops is unregistered.
+        // live in vectors that the group keeps, unchanged, until the ops is unregistered.
         let ops = unsafe { Ops::new(bindings::klp_ftrace_handler, flags, private) };
         KBox::pin_init(
             pin_init!(Self {
@@ -209,10 +209,13 @@ fn release_direct(ips: &mut KVVec<usize>) {
     if ips.is_empty() {
         return;
     }
-    if let Ok(set) = HookSet::new(ips) {
+    if let Ok(group) = OpsGroup::new(ips) {
         // Somebody else may have taken a function already: then it is he who tells.
-        let _ = set.ops.add_filter(ips).and_then(|()| set.ops.register());
-        retire(set);
+        let _ = group
+            .ops
+            .add_filter(ips)
+            .and_then(|()| group.ops.register());
+        retire(group);
     }
 }
 
@@ -220,18 +223,18 @@ fn release_direct(ips: &mut KVVec<usize>) {
 const HEADER: usize = core::mem::offset_of!(Table, rows) / size_of::<usize>();
 const _: () = assert!(HEADER == 3);
 
-/// Gives up a set that has no functions left, or was refused.
-pub(crate) fn retire(set: Pin<KBox<HookSet>>) {
-    if !set.ops.is_registered() {
+/// Gives up a group that has no functions left, or was refused.
+pub(crate) fn retire(group: Pin<KBox<OpsGroup>>) {
+    if !group.ops.is_registered() {
         // ftrace has had it on its list for a moment, and not for each architecture waits until
         // nobody looks at it.
         synchronize();
-    } else if kernel::warn_on!(set.ops.unregister().is_err()) {
+    } else if kernel::warn_on!(group.ops.unregister().is_err()) {
         // ftrace has shut itself down, without waiting: the handler may run at any time.
         //
         // SAFETY: The livepatch that hooked functions or lets go of them now depends on the core,
         // so there is a reference already.
         unsafe { bindings::__module_get(crate::this_module()) };
-        core::mem::forget(set);
-    } // Else nobody is in the handler on behalf of the set any more.
+        core::mem::forget(group);
+    } // Else nobody is in the handler on behalf of the group any more.
 }

@@ -2,7 +2,7 @@
 
 //! The functions of a patch on their func stacks.
 //!
-//! The functions that one livepatch is the first to patch share a [`HookSet`], if they are near
+//! The functions that one livepatch is the first to patch share a [`OpsGroup`], if they are near
 //! enough: one `ftrace_ops`, registered in one pass, and one lookup table. Whoever patches one of
 //! them later only pushes.
 //!
@@ -17,7 +17,7 @@ use crate::{
     lookup::Extent,
     ops_group::{
         retire,
-        HookSet, //
+        OpsGroup, //
     },
     patch::{
         Func,
@@ -32,30 +32,30 @@ use kernel::{
     warn_on_once, //
 };
 
-/// Code that lies further apart than this is hooked by different sets: their tables have an entry
+/// Code that lies further apart than this is hooked by different groups: their tables have an entry
 /// for every 8 KiB in between.
 const MAX_GAP: usize = 64 << 20;
 
-type HookSets = KVec<Pin<KBox<HookSet>>>;
+type OpsGroups = KVec<Pin<KBox<OpsGroup>>>;
 
 /// Returns the func stack of the function at `ip`, if that is hooked.
-fn find<'a>(sets: &'a HookSets, locked: &Locked, ip: usize) -> Option<FuncStack<'a>> {
-    sets.iter().find_map(|set| set.find(locked, ip))
+fn find<'a>(groups: &'a OpsGroups, locked: &Locked, ip: usize) -> Option<FuncStack<'a>> {
+    groups.iter().find_map(|group| group.find(locked, ip))
 }
 
 /// Returns the func stack of a func whose function must be hooked.
-fn stack_of<'a>(sets: &'a HookSets, locked: &Locked, func: &Func) -> Option<FuncStack<'a>> {
-    let stack = find(sets, locked, func.ip.get(locked));
+fn stack_of<'a>(groups: &'a OpsGroups, locked: &Locked, func: &Func) -> Option<FuncStack<'a>> {
+    let stack = find(groups, locked, func.ip.get(locked));
     warn_on_once!(stack.is_none());
     stack
 }
 
 /// All hooked functions.
-static HOOKS: Owned<HookSets> = Owned::new(KVec::new());
+static GROUPS: Owned<OpsGroups> = Owned::new(KVec::new());
 
-/// Frees the list of sets. Statics are not dropped with the module.
+/// Frees the list of groups. Statics are not dropped with the module.
 pub(crate) fn exit(locked: &Locked) {
-    HOOKS.with(locked, |sets| *sets = KVec::new());
+    GROUPS.with(locked, |groups| *groups = KVec::new());
 }
 
 /// Finds the ftrace location of a func of a loaded object.
@@ -67,15 +67,15 @@ fn locate(locked: &Locked, func: &Func) -> Option<usize> {
 }
 
 /// Adds the location of a func to `new` if it is not hooked yet.
-fn add_unhooked(locked: &Locked, sets: &HookSets, ip: usize, new: &mut KVVec<usize>) -> Result {
-    if find(sets, locked, ip).is_none() {
+fn add_unhooked(locked: &Locked, groups: &OpsGroups, ip: usize, new: &mut KVVec<usize>) -> Result {
+    if find(groups, locked, ip).is_none() {
         new.push(ip, GFP_KERNEL)?;
     }
     Ok(())
 }
 
 /// Hooks the functions of all loaded objects of `patch` together, so that [`patch_object`] need not
-/// do it for each of several: a set takes a pass of ftrace, and its end grace periods.
+/// do it for each of several: a group takes a pass of ftrace, and its end grace periods.
 ///
 /// Without effect on calls: the func stacks stay empty. If this cannot be done, nothing has
 /// changed, and patching the objects will tell why. May sleep.
@@ -88,13 +88,13 @@ pub(crate) fn hook_ahead(locked: &Locked, patch: &Patch) {
         return;
     }
     // Whether this has failed, the objects will find out.
-    let _ = HOOKS.with(locked, |sets| -> Result {
+    let _ = GROUPS.with(locked, |groups| -> Result {
         let mut new = KVVec::new();
         for func in objects().flat_map(|object| &object.funcs) {
             let ip = locate(locked, func).ok_or(EINVAL)?;
-            add_unhooked(locked, sets, ip, &mut new)?;
+            add_unhooked(locked, groups, ip, &mut new)?;
         }
-        add_sets(locked, sets, &mut new, None)
+        add_groups(locked, groups, &mut new, None)
     });
 }
 
@@ -107,7 +107,7 @@ pub(crate) fn hook_ahead(locked: &Locked, patch: &Patch) {
 ///
 /// May sleep.
 pub(crate) fn patch_object(locked: &Locked, object: &Object) -> Result {
-    HOOKS.with(locked, |sets| -> Result {
+    GROUPS.with(locked, |groups| -> Result {
         // Takes no memory if all are hooked already: the C core takes none for that either.
         let mut new = KVVec::new();
         for func in &object.funcs {
@@ -115,39 +115,39 @@ pub(crate) fn patch_object(locked: &Locked, object: &Object) -> Result {
                 pr_err!("failed to find location for function '{}'\n", &*func.name);
                 EINVAL
             })?;
-            add_unhooked(locked, sets, ip, &mut new)?;
+            add_unhooked(locked, groups, ip, &mut new)?;
         }
-        add_sets(locked, sets, &mut new, Some(object))?;
+        add_groups(locked, groups, &mut new, Some(object))?;
         let mut funcs = object.funcs.iter().filter(|func| !func.is_covered(locked));
         let pushed = funcs.try_for_each(|func| -> Result {
-            let stack = stack_of(sets, locked, func).ok_or(ENOENT)?;
+            let stack = stack_of(groups, locked, func).ok_or(ENOENT)?;
             stack.push(locked, &func.version);
             object.show_patched(locked, func, true);
             Ok(())
         });
-        pushed.inspect_err(|_| remove_funcs(sets, locked, object, object.funcs.iter()))
+        pushed.inspect_err(|_| remove_funcs(groups, locked, object, object.funcs.iter()))
     })?;
     object.set_patched(locked, true);
     Ok(())
 }
 
-/// Adds sets for the functions at `ips`, or none on an error. Only if all are of one `object`, it
+/// Adds groups for the functions at `ips`, or none on an error. Only if all are of one `object`, it
 /// is said what went wrong.
-fn add_sets(
+fn add_groups(
     locked: &Locked,
-    sets: &mut HookSets,
+    groups: &mut OpsGroups,
     ips: &mut KVVec<usize>,
     object: Option<&Object>,
 ) -> Result {
     sort_by_key(ips, |&ip| ip);
     let mut last = 0;
     ips.retain(|&mut ip| core::mem::replace(&mut last, ip) != ip);
-    let old = sets.len();
+    let old = groups.len();
     for part in ips.chunk_by(|&low, &high| high.wrapping_sub(low) < MAX_GAP) {
-        if let Err(err) = add_set(locked, sets, part, object) {
-            while sets.len() > old {
-                let Some(set) = sets.pop() else { break };
-                retire(set);
+        if let Err(err) = add_group(locked, groups, part, object) {
+            while groups.len() > old {
+                let Some(group) = groups.pop() else { break };
+                retire(group);
             }
             return Err(err);
         }
@@ -155,17 +155,22 @@ fn add_sets(
     Ok(())
 }
 
-/// Adds a set for the functions at `ips`.
-fn add_set(locked: &Locked, sets: &mut HookSets, ips: &[usize], object: Option<&Object>) -> Result {
-    sets.reserve(1, GFP_KERNEL)?;
-    let mut set = HookSet::new(ips)?;
-    set.set_hooked(locked, true);
-    if let Err(err) = hook(locked, set.as_mut(), object) {
-        retire(set);
+/// Adds a group for the functions at `ips`.
+fn add_group(
+    locked: &Locked,
+    groups: &mut OpsGroups,
+    ips: &[usize],
+    object: Option<&Object>,
+) -> Result {
+    groups.reserve(1, GFP_KERNEL)?;
+    let mut group = OpsGroup::new(ips)?;
+    group.set_hooked(locked, true);
+    if let Err(err) = hook(locked, group.as_mut(), object) {
+        retire(group);
         return Err(err);
     }
     // The space was reserved.
-    sets.push_within_capacity(set).map_err(|_| ENOMEM)
+    groups.push_within_capacity(group).map_err(|_| ENOMEM)
 }
 
 /// Marks the functions of `patch` as being in transition, or not, and tells the handler: those that
@@ -173,7 +178,7 @@ fn add_set(locked: &Locked, sets: &mut HookSets, ips: &[usize], object: Option<&
 ///
 /// The states of all tasks must have been set before.
 pub(crate) fn set_transition(locked: &Locked, patch: &Patch, transition: bool) {
-    HOOKS.with(locked, |sets| {
+    GROUPS.with(locked, |groups| {
         for object in patch.objects.borrow(locked) {
             for func in &object.funcs {
                 func.version.transition.set(locked, transition);
@@ -181,7 +186,7 @@ pub(crate) fn set_transition(locked: &Locked, patch: &Patch, transition: bool) {
                 if !func.version.on_stack(locked) {
                     continue;
                 }
-                if let Some(stack) = stack_of(sets, locked, func) {
+                if let Some(stack) = stack_of(groups, locked, func) {
                     stack.update(locked);
                 }
             }
@@ -189,12 +194,12 @@ pub(crate) fn set_transition(locked: &Locked, patch: &Patch, transition: bool) {
     });
 }
 
-/// Makes ftrace call the handler for all functions of a new set. If that fails and they are of
+/// Makes ftrace call the handler for all functions of a new group. If that fails and they are of
 /// `object`, it is said for which one.
 ///
 /// Their func stacks are still empty, so that the handler leaves the calls alone.
-fn hook(locked: &Locked, set: Pin<&mut HookSet>, object: Option<&Object>) -> Result {
-    let this = set.project();
+fn hook(locked: &Locked, group: Pin<&mut OpsGroup>, object: Option<&Object>) -> Result {
+    let this = group.project();
     let lowest = this.scratch.first().copied();
     let first = object.and_then(|object| {
         let mut funcs = object.funcs.iter();
@@ -230,7 +235,7 @@ fn hook(locked: &Locked, set: Pin<&mut HookSet>, object: Option<&Object>) -> Res
 /// search takes a pass per step, and a single grace period in the end.
 ///
 /// `new` is sorted, and holds the locations that were to be hooked. The others are hooked by an
-/// older set, which would make ftrace refuse them to the search as well.
+/// older group, which would make ftrace refuse them to the search as well.
 fn find_refused<'a>(locked: &Locked, object: &'a Object, new: &[usize]) -> Option<&'a Func> {
     let mut funcs = KVVec::with_capacity(object.funcs.len(), GFP_KERNEL).ok()?;
     let mut ips = KVVec::with_capacity(object.funcs.len(), GFP_KERNEL).ok()?;
@@ -244,7 +249,7 @@ fn find_refused<'a>(locked: &Locked, object: &'a Object, new: &[usize]) -> Optio
     // INVARIANT of the search: all before `good` are accepted together, some before `bad` is not.
     let (mut good, mut bad) = (0usize, ips.len());
     // For all of them, as its filter is extended.
-    let probe = HookSet::new(new).ok()?;
+    let probe = OpsGroup::new(new).ok()?;
     while bad.saturating_sub(good) > 1 {
         let middle = good.midpoint(bad);
         let part = ips.get_mut(good..middle)?;
@@ -265,13 +270,13 @@ fn find_refused<'a>(locked: &Locked, object: &'a Object, new: &[usize]) -> Optio
 
 /// Takes those of `funcs` that are on their func stacks off these.
 fn remove_funcs<'a>(
-    sets: &HookSets,
+    groups: &OpsGroups,
     locked: &Locked,
     object: &Object,
     funcs: impl Iterator<Item = &'a Func>,
 ) {
     for func in funcs.filter(|func| func.version.on_stack(locked)) {
-        if let Some(stack) = stack_of(sets, locked, func) {
+        if let Some(stack) = stack_of(groups, locked, func) {
             stack.remove(locked, &func.version);
             object.show_patched(locked, func, false);
         }
@@ -283,10 +288,10 @@ fn remove_funcs<'a>(
 /// They stay hooked, without effect, until [`unhook_unused`]. Callers may still be on their way
 /// into the new functions: see [`synchronize`](crate::synchronize::synchronize).
 pub(crate) fn unpatch_object(locked: &Locked, object: &Object, nops_only: bool) {
-    HOOKS.with(locked, |sets| {
+    GROUPS.with(locked, |groups| {
         let funcs = object.funcs.iter();
         let funcs = funcs.filter(|func| !nops_only || func.nop);
-        remove_funcs(sets, locked, object, funcs);
+        remove_funcs(groups, locked, object, funcs);
     });
     if !nops_only || object.is_dynamic() {
         object.set_patched(locked, false);
@@ -295,15 +300,15 @@ pub(crate) fn unpatch_object(locked: &Locked, object: &Object, nops_only: bool) 
 
 /// Unhooks all functions that are left without any version.
 ///
-/// May sleep, for a grace period of tasks RCU for each set of which none is left.
+/// May sleep, for a grace period of tasks RCU for each group of which none is left.
 pub(crate) fn unhook_unused(locked: &Locked) {
-    HOOKS.with(locked, |sets| {
+    GROUPS.with(locked, |groups| {
         let mut index = 0;
-        while let Some(set) = sets.get_mut(index) {
-            if set.as_mut().shrink(locked) {
+        while let Some(group) = groups.get_mut(index) {
+            if group.as_mut().shrink(locked) {
                 index = index.saturating_add(1);
-            } else if let Ok(set) = sets.remove(index) {
-                retire(set);
+            } else if let Ok(group) = groups.remove(index) {
+                retire(group);
             }
         }
     });

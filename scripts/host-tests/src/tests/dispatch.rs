@@ -44,7 +44,7 @@ const MIB: usize = 1 << 20;
 /// `ftrace::MCOUNT_INSN_SIZE`
 const INSN_SIZE: usize = 5;
 
-/// A table with its slots, as `HookSet` of `stack.rs`.
+/// A table with its slots, as `OpsGroup` of `ops_group.rs`.
 struct Set {
     ips: Vec<usize>,
     indexes: Vec<usize>,
@@ -57,7 +57,7 @@ struct Set {
 }
 
 impl Set {
-    /// As `HookSet::new()`, with so many slots less to choose from.
+    /// As `OpsGroup::new()`, with so many slots less to choose from.
     fn new(ips: &[usize], missing: usize) -> Set {
         let mut indexes = vec![0; ips.len()];
         let mut order = vec![(0, 0); ips.len()];
