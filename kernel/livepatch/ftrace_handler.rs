@@ -82,11 +82,11 @@ pub unsafe extern "C" fn klp_ftrace_handler(
         if (*slot).ip != ip {
             return redirect_stray(ip, table, fregs, before);
         }
-        let target = (*slot).target.get().read_volatile();
-        if target == 0 {
+        let entry = (*slot).entry.get().read_volatile();
+        if entry == 0 {
             return redirect_by_task(slot, fregs, before);
         }
-        set_instruction_pointer(fregs, target);
+        set_instruction_pointer(fregs, entry);
     }
 
     // SAFETY: Undoes the one above.
@@ -137,11 +137,11 @@ unsafe fn redirect_stray(
                 continue;
             }
             let slot = (*stray).slot;
-            let target = (*slot).target.get().read_volatile();
-            if target == 0 {
+            let entry = (*slot).entry.get().read_volatile();
+            if entry == 0 {
                 return redirect_by_task(slot, fregs, before);
             }
-            set_instruction_pointer(fregs, target);
+            set_instruction_pointer(fregs, entry);
             break;
         }
     }

@@ -158,7 +158,7 @@ impl FuncStack<'_> {
             Some(top) if top.transition.get(locked) => {
                 self.decide_by_task([func(top.previous(locked)), func(Some(top))]);
             }
-            top => Self::target(self.slot).store(func(top), Relaxed),
+            top => Self::entry(self.slot).store(func(top), Relaxed),
         }
     }
 
@@ -169,13 +169,13 @@ impl FuncStack<'_> {
             unsafe { Atomic::<usize>::from_ptr(choice.get()) }.store(func, Relaxed);
         }
         // Order the choices, and the states of tasks that `transition::begin()` has set, before the
-        // target. Pairs with the smp_rmb() of klp_ftrace_handler().
+        // entry. Pairs with the smp_rmb() of klp_ftrace_handler().
         smp_mb(barrier::Write);
-        Self::target(self.slot).store(0, Relaxed);
+        Self::entry(self.slot).store(0, Relaxed);
     }
 
-    fn target(slot: &Slot) -> &Atomic<usize> {
+    fn entry(slot: &Slot) -> &Atomic<usize> {
         // SAFETY: The handler reads it with volatile reads, and only we write.
-        unsafe { Atomic::from_ptr(slot.target.get()) }
+        unsafe { Atomic::from_ptr(slot.entry.get()) }
     }
 }

@@ -79,7 +79,7 @@ impl OpsGroup {
         for _ in 0..layout.slots {
             let slot = Slot {
                 ip: 0,
-                target: UnsafeCell::new(0),
+                entry: UnsafeCell::new(0),
                 choice: [const { UnsafeCell::new(0) }; 2],
             };
             slots.push(slot, GFP_KERNEL)?;
@@ -102,7 +102,7 @@ impl OpsGroup {
             }
             let slot = slots.get_mut(slot_index).ok_or(EINVAL)?;
             slot.ip = ip;
-            *slot.target.get_mut() = ip.wrapping_add(ftrace::MCOUNT_INSN_SIZE);
+            *slot.entry.get_mut() = ip.wrapping_add(ftrace::MCOUNT_INSN_SIZE);
             let hook = Hook {
                 ip,
                 place: slot_index,

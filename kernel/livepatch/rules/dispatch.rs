@@ -53,7 +53,7 @@ pub(crate) struct Slot {
     /// The ftrace location of the function; 0 in a free slot.
     pub(crate) ip: usize,
     /// The address for all tasks; 0 while that depends on the task.
-    pub(crate) target: UnsafeCell<usize>,
+    pub(crate) entry: UnsafeCell<usize>,
     /// While it does, the address in `KLP_TRANSITION_UNPATCHED` and in `KLP_TRANSITION_PATCHED`.
     pub(crate) choice: [UnsafeCell<usize>; 2],
 }

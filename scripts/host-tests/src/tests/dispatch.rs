@@ -68,7 +68,7 @@ impl Set {
 
         let free = || Slot {
             ip: 0,
-            target: UnsafeCell::new(0),
+            entry: UnsafeCell::new(0),
             choice: [const { UnsafeCell::new(0) }; 2],
         };
         let mut slots: Vec<Slot> = (0..layout.slots).map(|_| free()).collect();
@@ -85,7 +85,7 @@ impl Set {
             let slot = &mut slots[index];
             assert_eq!(slot.ip, 0, "{ip:#x} meets another function");
             slot.ip = ip;
-            *slot.target.get_mut() = ip.wrapping_add(INSN_SIZE);
+            *slot.entry.get_mut() = ip.wrapping_add(INSN_SIZE);
         }
 
         let mut table = vec![base_of(ips[0]), strays.as_ptr().addr(), strays.len()];
