@@ -77,7 +77,7 @@ pub unsafe extern "C" fn klp_ftrace_handler(
     // functions of the ops' filter, which are those of the table.
     unsafe {
         let table = table_of((*ops).private.cast());
-        let slot = place_of(table, ip);
+        let slot = slot_of(table, ip);
         // What is rare is called last, so that the way of most calls need not save any register.
         if (*slot).ip != ip {
             return redirect_stray(ip, table, fregs, before);
@@ -99,13 +99,13 @@ fn table_of(rows: *const usize) -> *const Table {
     rows.wrapping_byte_sub(offset_of!(Table, rows)).cast()
 }
 
-/// Returns the place of the slot of the function at `ip`. For a stray it is another slot's.
+/// Returns the slot of the function at `ip`. For a stray it is another slot's.
 ///
 /// # Safety
 ///
 /// `table` must be valid, and `ip` be the location of one of its functions.
 #[inline(always)]
-unsafe fn place_of(table: *const Table, ip: usize) -> *const Slot {
+unsafe fn slot_of(table: *const Table, ip: usize) -> *const Slot {
     // SAFETY: By the caller's promise `ip` is in a row of the table, and where the displacement
     // leads to is memory of slots.
     unsafe {
@@ -154,13 +154,13 @@ unsafe fn redirect_stray(
 ///
 /// # Safety
 ///
-/// `slot` must be valid and its target have been read as 0, `fregs` be valid; preemption must be
+/// `slot` must be valid and its entry have been read as 0, `fregs` be valid; preemption must be
 /// disabled, and is enabled as it was `before`.
 #[cold]
 #[inline(never)]
 unsafe fn redirect_by_task(slot: *const Slot, fregs: *mut bindings::ftrace_regs, before: Before) {
-    // Order the target before the choices and the state of the task. Pairs with the smp_wmb() of
-    // `FuncStack::decide_by_task()`: whoever finds no target finds the choices, and does not see
+    // Order the entry before the choices and the state of the task. Pairs with the smp_wmb() of
+    // `FuncStack::decide_by_task()`: whoever finds no entry finds the choices, and does not see
     // KLP_TRANSITION_IDLE.
     read_barrier();
 

@@ -102,7 +102,7 @@ impl FuncVersion {
 pub(crate) struct Hook {
     pub(crate) ip: usize,
     /// Which slot of the group it has.
-    pub(crate) place: usize,
+    pub(crate) slot_index: usize,
     /// The version on top of the func stack.
     pub(crate) top: Cell<Link>,
     /// Whether the function is in the filter of the ops.

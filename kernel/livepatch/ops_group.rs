@@ -105,7 +105,7 @@ impl OpsGroup {
             *slot.entry.get_mut() = ip.wrapping_add(ftrace::MCOUNT_INSN_SIZE);
             let hook = Hook {
                 ip,
-                place: slot_index,
+                slot_index,
                 top: Cell::new(Link::NULL),
                 hooked: Cell::new(false),
             };
@@ -145,7 +145,7 @@ impl OpsGroup {
     }
 
     fn stack<'a>(slots: &'a [Slot], hook: &'a Hook) -> Option<FuncStack<'a>> {
-        let slot = slots.get(hook.place)?;
+        let slot = slots.get(hook.slot_index)?;
         Some(FuncStack { hook, slot })
     }
 

@@ -276,7 +276,7 @@ mod suite {
 
     /// Checks, for sorted locations, that the handler's way leads each to its own slot. Returns how
     /// many are strays, and how many slots there are.
-    fn check_places(ips: &[usize]) -> Result<(usize, usize)> {
+    fn check_slots(ips: &[usize]) -> Result<(usize, usize)> {
         const SLOTS: usize = 0xffff_c900_0000_0000;
         let mut indexes = KVVec::from_elem(0, ips.len(), GFP_KERNEL)?;
         let mut order = KVVec::from_elem((0, 0), ips.len(), GFP_KERNEL)?;
@@ -316,15 +316,15 @@ mod suite {
                     ips.push(ip, GFP_KERNEL)?;
                     ip += GRAIN * (1 + random.below(spread));
                 }
-                let (strays, used) = check_places(&ips)?;
+                let (strays, used) = check_slots(&ips)?;
                 assert_eq!(strays, 0);
                 assert!(used <= most_slots(count).ok_or(EINVAL)?);
             }
         }
         // Two in one grain; a location behind what precedes it in the function.
-        assert_eq!(check_places(&[TEXT, TEXT + 1, TEXT + GRAIN])?.0, 1);
+        assert_eq!(check_slots(&[TEXT, TEXT + 1, TEXT + GRAIN])?.0, 1);
         assert_eq!(
-            check_places(&[TEXT + 4, TEXT + GRAIN, TEXT + 2 * GRAIN + 4])?.0,
+            check_slots(&[TEXT + 4, TEXT + GRAIN, TEXT + 2 * GRAIN + 4])?.0,
             0
         );
         Ok(())

@@ -55,7 +55,7 @@ pub(crate) fn base_of(first: usize) -> usize {
     first & !(GRAIN - 1)
 }
 
-/// Returns the place of a location among those of its row.
+/// Returns which of the possible locations in its row this is.
 fn column(offset: usize) -> usize {
     (offset & (ROW_SIZE - 1)) / GRAIN
 }
@@ -90,7 +90,7 @@ pub(crate) fn lay_out(
     order: &mut [(usize, usize)],
     taken: &mut [bool],
 ) -> Option<Layout> {
-    let used = place(ips, slot_indexes, order, taken);
+    let used = choose(ips, slot_indexes, order, taken);
     let mut strays = slot_indexes.iter_mut().filter(|index| **index == STRAY);
     let Some(first) = strays.next() else {
         return Some(Layout {
@@ -143,9 +143,9 @@ pub(crate) fn fill_rows(
 /// number of slots that are used.
 ///
 /// Of the functions of a row the first one, if it is not a stray, has the lowest slot.
-fn place(
+fn choose(
     ips: &[usize],
-    places: &mut [usize],
+    slot_indexes: &mut [usize],
     order: &mut [(usize, usize)],
     taken: &mut [bool],
 ) -> usize {
@@ -192,15 +192,15 @@ fn place(
                 })
         };
         let start = (first_free..last.saturating_add(1)).find(fits);
-        let places = places.get_mut(begin..end).unwrap_or_default();
-        for ((column, has_slot), place) in columns().zip(places) {
-            *place = match start {
+        let slot_indexes = slot_indexes.get_mut(begin..end).unwrap_or_default();
+        for ((column, has_slot), slot_index) in columns().zip(slot_indexes) {
+            *slot_index = match start {
                 Some(start) if has_slot => start.saturating_add(column.saturating_sub(lowest)),
                 _ => STRAY,
             };
-            if let Some(slot) = taken.get_mut(*place) {
+            if let Some(slot) = taken.get_mut(*slot_index) {
                 *slot = true;
-                used = used.max(place.saturating_add(1));
+                used = used.max(slot_index.saturating_add(1));
             }
         }
         while taken.get(first_free) == Some(&true) {

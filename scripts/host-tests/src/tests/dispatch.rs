@@ -101,9 +101,9 @@ impl Set {
         }
     }
 
-    /// As `place_of()` of `ftrace_handler.rs`, but for the address of the slot. Panics where the
+    /// As `slot_of()` of `ftrace_handler.rs`, but for the address of the slot. Panics where the
     /// handler would read behind the table.
-    fn place_of(&self, ip: usize) -> usize {
+    fn slot_of(&self, ip: usize) -> usize {
         let [base, _, _, rows @ ..] = &*self.table else {
             unreachable!()
         };
@@ -133,7 +133,7 @@ impl Set {
 
     /// As `klp_ftrace_handler()`: the address of the slot.
     fn find(&self, ip: usize) -> Option<usize> {
-        let slot = self.place_of(ip);
+        let slot = self.slot_of(ip);
         if self.read_ip(slot + offset_of!(Slot, ip)) == ip {
             Some(slot)
         } else {
@@ -165,7 +165,7 @@ fn check_crowded(mut ips: Vec<usize>, missing: usize) -> Set {
             assert!(index < set.used);
         } else {
             // Another one's.
-            let first = set.place_of(ip) - set.slots.as_ptr().addr();
+            let first = set.slot_of(ip) - set.slots.as_ptr().addr();
             assert_eq!(first % size_of::<Slot>(), 0);
         }
     }
@@ -241,7 +241,7 @@ fn slots_are_enough() {
     assert_eq!(most_slots(usize::MAX), None);
 }
 
-/// The displacement of a row puts its functions into consecutive places, at either end of memory.
+/// The displacement of a row puts its functions into consecutive slots, at either end of memory.
 #[test]
 fn displacements_wrap_around() {
     for slot in [0, size_of::<Slot>(), TEXT, usize::MAX - 31] {
@@ -434,7 +434,7 @@ proptest! {
     }
 
     #[test]
-    fn aligned_have_a_place(columns in vec(0..100 * MIB / GRAIN, 1..1000)) {
+    fn aligned_have_a_slot(columns in vec(0..100 * MIB / GRAIN, 1..1000)) {
         check_aligned(columns.into_iter().map(|column| TEXT + 4 + GRAIN * column).collect());
     }
 

@@ -13,7 +13,7 @@
 //!
 //! What is bad:
 //!
-//! - the handler finds no target together with `KLP_TRANSITION_IDLE`, or without choices;
+//! - the handler finds no entry together with `KLP_TRANSITION_IDLE`, or without choices;
 //! - a task that was last switched to a side, by whomever, runs another function than that of its
 //!   side;
 //! - a task runs a function whose module was let go; the scheduler's hook uses a stack check that
@@ -49,8 +49,8 @@
 //! the CPU, between two sections: all of an earlier one is before its return, and what preceded the
 //! call is before all of a later one. That is the lock, which the core holds for nothing else.
 //!
-//! There is no barrier between the choices and what comes after a target that is an address: they
-//! are not read any more, and the next transition writes both before it takes the target away.
+//! There is no barrier between the choices and what comes after an entry that is an address: they
+//! are not read any more, and the next transition writes both before it takes the entry away.
 //!
 //! # Tasks that exit
 //!
@@ -117,14 +117,14 @@ use loom::{
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Barrier {
     /// `smp_wmb()` of `FuncStack::decide_by_task()`: the choices, and the states of `init()`, before
-    /// the target is taken away. With [`HandlerRmb`].
+    /// the entry is taken away. With [`HandlerRmb`].
     Decide,
     /// Release of `StackCheck::publish()`: the check before its address. With [`CheckAcquire`].
     Publish,
     /// `smp_wmb()` of `tasks::make_pending()`: target state, slots and the address of the check before
     /// the flag. With [`SwitchAcquire`] and [`SchedRmb`].
     Start,
-    /// `smp_rmb()` of `redirect_by_task()`: the target before the choices and the state.
+    /// `smp_rmb()` of `redirect_by_task()`: the entry before the choices and the state.
     HandlerRmb,
     /// `preempt_disable()` of `klp_ftrace_handler()`. With [`CompleteSync`] and [`TaskPinned`].
     HandlerSection,
@@ -216,7 +216,7 @@ const NEW: usize = 3;
 
 // What is bad.
 const SAW_IDLE: &str = "the handler saw KLP_TRANSITION_IDLE";
-const NO_CHOICE: &str = "the handler found neither target nor choice";
+const NO_CHOICE: &str = "the handler found neither entry nor choice";
 const PATCHED_RAN_OTHER: &str = "a patched task ran another function than the new one";
 const UNPATCHED_RAN_OTHER: &str = "an unpatched task ran another function than the old one";
 const GONE_FUNC: &str = "a task ran a function that was gone";
@@ -259,7 +259,7 @@ impl Side {
 /// What the handler reads: `Slot` of `dispatch.rs`.
 struct Slot {
     /// The function for all tasks, or NULL.
-    target: AtomicUsize,
+    entry: AtomicUsize,
     choice: [AtomicUsize; 2],
 }
 
@@ -419,7 +419,7 @@ impl<'a> Current<'a> {
         let shared = self.shared;
         let _section = shared.section(HandlerSection);
 
-        let mut func = shared.slot.target.load(Relaxed);
+        let mut func = shared.slot.entry.load(Relaxed);
         if func == NULL {
             // `redirect_by_task()`
             shared.fence(HandlerRmb, Acquire);
@@ -662,11 +662,11 @@ impl Core {
     fn update_slot(&self) {
         let mut versions = self.stack.iter().rev().copied();
         let top = versions.next();
-        let target = top.unwrap_or(ORIGINAL);
+        let entry = top.unwrap_or(ORIGINAL);
         if top.is_some() && top == self.marked {
-            self.decide_by_task([versions.next().unwrap_or(ORIGINAL), target]);
+            self.decide_by_task([versions.next().unwrap_or(ORIGINAL), entry]);
         } else {
-            self.shared.slot.target.store(target, Relaxed);
+            self.shared.slot.entry.store(entry, Relaxed);
         }
     }
 
@@ -677,7 +677,7 @@ impl Core {
             choice.store(func, Relaxed);
         }
         self.shared.fence(Decide, Release);
-        slot.target.store(NULL, Relaxed);
+        slot.entry.store(NULL, Relaxed);
     }
 
     /// `StackCheck::new()` and `publish()`: returns what was published before.
@@ -1168,7 +1168,7 @@ impl Shared {
             forced,
             exits: ops.iter().any(|op| matches!(op, Unhash)),
             slot: Slot {
-                target: AtomicUsize::new(top),
+                entry: AtomicUsize::new(top),
                 choice: [AtomicUsize::new(NULL), AtomicUsize::new(NULL)],
             },
             code: [valid(), valid()],
