@@ -8,7 +8,7 @@
 use crate::{
     control,
 
-    lock::Locked,
+    lock::KlpLocked,
     modules,
     reloc,
     shadow::{
@@ -78,7 +78,7 @@ static OPS: bindings::klp_core_ops = bindings::klp_core_ops {
 unsafe extern "C" fn module_coming(module: *mut bindings::module) -> c_int {
     // SAFETY: By the contract of the hook.
     unsafe {
-        Locked::assume(|locked| {
+        KlpLocked::assume(|locked| {
             from_result(|| modules::coming(locked, Module::from_raw(module)).map(|()| 0))
         })
     }
@@ -89,7 +89,7 @@ unsafe extern "C" fn module_coming(module: *mut bindings::module) -> c_int {
 /// Called by `resident.c` under `klp_mutex`, with a valid module.
 unsafe extern "C" fn module_going(module: *mut bindings::module) {
     // SAFETY: By the contract of the hook.
-    unsafe { Locked::assume(|locked| modules::going(locked, Module::from_raw(module))) }
+    unsafe { KlpLocked::assume(|locked| modules::going(locked, Module::from_raw(module))) }
 }
 
 /// # Safety
@@ -97,7 +97,7 @@ unsafe extern "C" fn module_going(module: *mut bindings::module) {
 /// Called by `resident.c` under `klp_mutex`, which it has just taken, with a valid module.
 unsafe extern "C" fn withdraw(module: *mut bindings::module) -> bool {
     // SAFETY: By the contract of the hook.
-    unsafe { Locked::assume_mut(|locked| control::withdraw(locked, Module::from_raw(module))) }
+    unsafe { KlpLocked::assume_mut(|locked| control::withdraw(locked, Module::from_raw(module))) }
 }
 
 /// # Safety
@@ -209,7 +209,7 @@ pub(crate) unsafe extern "C" fn klp_get_state(
 pub(crate) unsafe extern "C" fn klp_get_prev_state(id: c_ulong) -> *mut bindings::klp_state {
     // SAFETY: By the caller's promise.
     let state = unsafe {
-        Locked::assume(|locked| {
+        KlpLocked::assume(|locked| {
             let current = transition::current(locked);
             kernel::warn_on_once!(current.is_none());
             state::previous(locked, current?, id)

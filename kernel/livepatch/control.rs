@@ -13,8 +13,8 @@ use crate::{
     },
     lock::{
         self,
-        Locked,
-        Shared, //
+        KlpLocked,
+        LockedBy, //
     },
     patch::Patch,
     registry::{
@@ -70,7 +70,7 @@ struct Resources {
     queue: OwnedQueue,
 }
 
-static RESOURCES: Shared<Option<Resources>> = Shared::new(None);
+static RESOURCES: LockedBy<Option<Resources>> = LockedBy::new(None);
 
 /// Creates `/sys/kernel/livepatch`.
 pub(crate) fn init() -> Result {
@@ -179,7 +179,7 @@ fn incompatible(name: &CStr) -> Error {
     EINVAL
 }
 
-fn check_aliases(locked: &Locked, patch: &Patch) -> Result {
+fn check_aliases(locked: &KlpLocked, patch: &Patch) -> Result {
     if replace::has_no_alias(locked, patch)? {
         Ok(())
     } else {
@@ -188,7 +188,7 @@ fn check_aliases(locked: &Locked, patch: &Patch) -> Result {
 }
 
 /// Makes `patch` visible in sysfs and puts it on the list.
-fn publish(locked: &mut Locked, patch: &Arc<Patch>) -> Result {
+fn publish(locked: &mut KlpLocked, patch: &Arc<Patch>) -> Result {
     // Borrowed from under the mutex, but as constant as the core itself.
     let root = RESOURCES
         .borrow(locked)
@@ -202,7 +202,7 @@ fn publish(locked: &mut Locked, patch: &Arc<Patch>) -> Result {
 }
 
 /// Starts the transition to `patch`.
-fn start(locked: &mut Locked, patch: &Arc<Patch>, replaced: KVec<Arc<Patch>>) -> Result {
+fn start(locked: &mut KlpLocked, patch: &Arc<Patch>, replaced: KVec<Arc<Patch>>) -> Result {
     pr_notice!("enabling patch '{}'\n", &*patch.name);
     let begun = transition::begin(locked, patch, Target::Patched, replaced);
 
@@ -220,7 +220,7 @@ fn start(locked: &mut Locked, patch: &Arc<Patch>, replaced: KVec<Arc<Patch>>) ->
     Ok(())
 }
 
-fn patch_objects(locked: &Locked, patch: &Patch) -> Result {
+fn patch_objects(locked: &KlpLocked, patch: &Patch) -> Result {
     stack::hook_ahead(locked, patch);
     for object in patch.objects.borrow(locked) {
         if !object.is_loaded(locked) {
@@ -241,7 +241,7 @@ fn patch_objects(locked: &Locked, patch: &Patch) -> Result {
 }
 
 /// Starts the transition away from `patch`.
-fn disable(locked: &mut Locked, patch: &Arc<Patch>) -> Result {
+fn disable(locked: &mut KlpLocked, patch: &Arc<Patch>) -> Result {
     if kernel::warn_on!(!patch.is_enabled(locked)) {
         return Err(EINVAL);
     }
@@ -272,7 +272,7 @@ fn disable(locked: &mut Locked, patch: &Arc<Patch>) -> Result {
 /// for one with a state that cannot be removed; [`EBUSY`] when another patch is in transition, and
 /// for a patch that is undone anyway. Never for want of memory: what disabling and turning round
 /// need was set aside with the patch.
-pub(crate) fn set_enabled(locked: &mut Locked, id: usize, enabled: bool) -> Result {
+pub(crate) fn set_enabled(locked: &mut KlpLocked, id: usize, enabled: bool) -> Result {
     let patch = registry::find(locked, id).ok_or(EINVAL)?;
     if patch.is_withdrawn(locked) {
         return Err(EBUSY);
@@ -293,7 +293,7 @@ pub(crate) fn set_enabled(locked: &mut Locked, id: usize, enabled: bool) -> Resu
 }
 
 /// The newest livepatch that is still to be undone.
-fn withdrawn(locked: &Locked) -> Option<&Arc<Patch>> {
+fn withdrawn(locked: &KlpLocked) -> Option<&Arc<Patch>> {
     let mut patches = patches(locked).iter().rev();
     patches.find(|patch| patch.is_withdrawn(locked))
 }
@@ -301,7 +301,7 @@ fn withdrawn(locked: &Locked) -> Option<&Arc<Patch>> {
 /// Undoes the livepatch of `module`, which is about to be freed whatever uses it: its init function
 /// has failed behind `klp_enable_patch()`, or it is unloaded by force. Nothing of it is called or
 /// written to any more. Returns whether the core, or a task, still needs it; call again then.
-pub(crate) fn withdraw(locked: &mut Locked, module: &Module) -> bool {
+pub(crate) fn withdraw(locked: &mut KlpLocked, module: &Module) -> bool {
     for patch in patches(locked) {
         if patch.is_in(locked, module) && !patch.is_withdrawn(locked) {
             pr_warn!(
@@ -317,7 +317,7 @@ pub(crate) fn withdraw(locked: &mut Locked, module: &Module) -> bool {
 
 /// Goes on with undoing livepatches whose modules go. Called again when a transition has ended that
 /// was in the way.
-pub(crate) fn resume(locked: &mut Locked) {
+pub(crate) fn resume(locked: &mut KlpLocked) {
     while let Some(patch) = withdrawn(locked).cloned() {
         let result = if transition::is_current(locked, &patch) && patch.is_enabled(locked) {
             reverse(locked)
@@ -337,7 +337,7 @@ pub(crate) fn resume(locked: &mut Locked) {
 /// # Errors
 ///
 /// [`EINVAL`] when none runs.
-fn reverse(locked: &Locked) -> Result {
+fn reverse(locked: &KlpLocked) -> Result {
     transition::with_running(locked, |running| running.reverse(locked)).ok_or(EINVAL)?;
     retry_now(locked);
     Ok(())
@@ -348,7 +348,7 @@ fn reverse(locked: &Locked) -> Result {
 /// # Errors
 ///
 /// [`EINVAL`] when the patch is not in transition.
-pub(crate) fn force(locked: &mut Locked, id: usize) -> Result {
+pub(crate) fn force(locked: &mut KlpLocked, id: usize) -> Result {
     if transition::current_id() != id {
         return Err(EINVAL);
     }
@@ -358,7 +358,7 @@ pub(crate) fn force(locked: &mut Locked, id: usize) -> Result {
 }
 
 /// Ends `patch`, in part from a worker. No handler may be able to see its functions.
-pub(crate) fn free_async(locked: &mut Locked, patch: &Arc<Patch>) {
+pub(crate) fn free_async(locked: &mut KlpLocked, patch: &Arc<Patch>) {
     registry::remove(locked, patch);
     patch.free_start(locked);
     if let Some(resources) = RESOURCES.borrow(locked) {
@@ -376,7 +376,7 @@ static REQUESTS: Requests = Requests {
 };
 
 /// Goes on with the running transition: frees what is gone with it, or asks to be called again.
-fn go_on(locked: &mut Locked) {
+fn go_on(locked: &mut KlpLocked) {
     match transition::try_complete(locked) {
         Some(Progress::Complete(gone)) => {
             for patch in gone.patches() {
@@ -410,7 +410,7 @@ impl WorkItem for Retry {
     }
 }
 
-static RETRY: Shared<Option<Arc<Retry>>> = Shared::new(None);
+static RETRY: LockedBy<Option<Arc<Retry>>> = LockedBy::new(None);
 
 /// Sets up the retry work.
 pub(crate) fn init_work() -> Result {
@@ -434,7 +434,7 @@ pub(crate) fn exit_work() {
 }
 
 /// Lets the next try follow in so many jiffies.
-fn retry_after(locked: &Locked, delay: Jiffies) {
+fn retry_after(locked: &KlpLocked, delay: Jiffies) {
     if let Some(retry) = RETRY.borrow(locked) {
         // If it is enqueued already, that will do.
         let _ = workqueue::system_percpu().enqueue_delayed(retry.clone(), delay);
@@ -442,7 +442,7 @@ fn retry_after(locked: &Locked, delay: Jiffies) {
 }
 
 /// Lets the next try follow soon, in place of one that may be a second away.
-fn retry_now(locked: &Locked) {
+fn retry_now(locked: &KlpLocked) {
     if let Some(retry) = RETRY.borrow(locked) {
         drop(retry.work.cancel());
         // Only this enqueues it, under the mutex.

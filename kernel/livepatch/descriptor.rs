@@ -11,8 +11,8 @@
 
 use crate::{
     lock::{
-        Cell,
-        Locked, //
+        KlpLocked, //
+        LockedCell,
     },
     lookup::Extent,
     rules::owners::{
@@ -139,7 +139,7 @@ pub(crate) struct Callbacks {
 }
 
 impl Callbacks {
-    pub(crate) fn pre_patch(&self, locked: &Locked, object: &RawObject) -> Result {
+    pub(crate) fn pre_patch(&self, locked: &KlpLocked, object: &RawObject) -> Result {
         match (self.pre_patch, object.get(locked)) {
             // SAFETY: The module's own callback, with the module's own descriptor.
             (Some(callback), Some(object)) => consent(unsafe { callback(object) }),
@@ -147,21 +147,21 @@ impl Callbacks {
         }
     }
 
-    pub(crate) fn post_patch(&self, locked: &Locked, object: &RawObject) {
+    pub(crate) fn post_patch(&self, locked: &KlpLocked, object: &RawObject) {
         if let (Some(callback), Some(object)) = (self.post_patch, object.get(locked)) {
             // SAFETY: As in `pre_patch()`.
             unsafe { callback(object) };
         }
     }
 
-    pub(crate) fn pre_unpatch(&self, locked: &Locked, object: &RawObject) {
+    pub(crate) fn pre_unpatch(&self, locked: &KlpLocked, object: &RawObject) {
         if let (Some(callback), Some(object)) = (self.pre_unpatch, object.get(locked)) {
             // SAFETY: As in `pre_patch()`.
             unsafe { callback(object) };
         }
     }
 
-    pub(crate) fn post_unpatch(&self, locked: &Locked, object: &RawObject) {
+    pub(crate) fn post_unpatch(&self, locked: &KlpLocked, object: &RawObject) {
         if let (Some(callback), Some(object)) = (self.post_unpatch, object.get(locked)) {
             // SAFETY: As in `pre_patch()`.
             unsafe { callback(object) };
@@ -215,7 +215,7 @@ pub(crate) struct Source {
 
 impl Source {
     /// Calls a callback of a managed state that is refused by an error.
-    pub(crate) fn pre_patch(&self, locked: &Locked) -> Result {
+    pub(crate) fn pre_patch(&self, locked: &KlpLocked) -> Result {
         match (self.callbacks.pre_patch, self.patch.get(locked)) {
             // SAFETY: The module's own callback, with the module's own descriptor.
             (Some(callback), Some(patch)) => consent(unsafe { callback(patch, self.raw.0) }),
@@ -224,21 +224,21 @@ impl Source {
     }
 
     /// Calls `post_patch`.
-    pub(crate) fn post_patch(&self, locked: &Locked) {
+    pub(crate) fn post_patch(&self, locked: &KlpLocked) {
         self.call(locked, self.callbacks.post_patch);
     }
 
     /// Calls `pre_unpatch`.
-    pub(crate) fn pre_unpatch(&self, locked: &Locked) {
+    pub(crate) fn pre_unpatch(&self, locked: &KlpLocked) {
         self.call(locked, self.callbacks.pre_unpatch);
     }
 
     /// Calls `post_unpatch`.
-    pub(crate) fn post_unpatch(&self, locked: &Locked) {
+    pub(crate) fn post_unpatch(&self, locked: &KlpLocked) {
         self.call(locked, self.callbacks.post_unpatch);
     }
 
-    fn call(&self, locked: &Locked, callback: StateCallback) {
+    fn call(&self, locked: &KlpLocked, callback: StateCallback) {
         if let (Some(callback), Some(patch)) = (callback, self.patch.get(locked)) {
             // SAFETY: As in `pre_patch()`.
             unsafe { callback(patch, self.raw.0) };
@@ -247,7 +247,7 @@ impl Source {
 
     /// Returns what undoes the constructor of the shadow variables; [`None`] if the module that it
     /// is in must not be called any more.
-    pub(crate) fn shadow_dtor(&self, locked: &Locked) -> Option<Dtor> {
+    pub(crate) fn shadow_dtor(&self, locked: &KlpLocked) -> Option<Dtor> {
         self.patch
             .is_lent(locked)
             .then_some(self.callbacks.shadow_dtor)
@@ -275,7 +275,7 @@ unsafe impl Sync for RawState {}
 /// freed all the same: see [`Self::take_back`]. Only until then is it written to, or called.
 pub(crate) struct RawPatch {
     patch: NonNull<bindings::klp_patch>,
-    lent: Cell<bool>,
+    lent: LockedCell<bool>,
 }
 
 // SAFETY: The pointer is followed under the mutex only, and otherwise handed to the module.
@@ -291,7 +291,7 @@ impl RawPatch {
     unsafe fn new(patch: NonNull<bindings::klp_patch>) -> Self {
         Self {
             patch,
-            lent: Cell::new(true),
+            lent: LockedCell::new(true),
         }
     }
 
@@ -301,23 +301,23 @@ impl RawPatch {
     }
 
     /// Whether the module may be called, and its descriptor be written to.
-    pub(crate) fn is_lent(&self, locked: &Locked) -> bool {
+    pub(crate) fn is_lent(&self, locked: &KlpLocked) -> bool {
         self.lent.get(locked)
     }
 
     /// From here on, nothing of the module is called or written to. Its functions may still run.
-    pub(crate) fn take_back(&self, locked: &Locked) {
+    pub(crate) fn take_back(&self, locked: &KlpLocked) {
         self.lent.set(locked, false);
     }
 
-    fn get(&self, locked: &Locked) -> Option<*mut bindings::klp_patch> {
+    fn get(&self, locked: &KlpLocked) -> Option<*mut bindings::klp_patch> {
         self.is_lent(locked).then_some(self.patch.as_ptr())
     }
 
     /// Lists `objects`, in place of what was listed before, for `klp_for_each_object()`.
     pub(crate) fn list<'a>(
         &self,
-        locked: &Locked,
+        locked: &KlpLocked,
         objects: impl Iterator<Item = &'a RawObject> + 'a,
     ) {
         let Some(patch) = self.get(locked) else {
@@ -332,7 +332,7 @@ impl RawPatch {
     }
 
     /// Writes what the descriptor says of a livepatch that is about to be enabled.
-    pub(crate) fn reset(&self, locked: &Locked) {
+    pub(crate) fn reset(&self, locked: &KlpLocked) {
         if let Some(patch) = self.get(locked) {
             // SAFETY: As in `list()`.
             unsafe {
@@ -345,7 +345,7 @@ impl RawPatch {
     }
 
     /// Writes whether the patch is enabled.
-    pub(crate) fn set_enabled(&self, locked: &Locked, enabled: bool) {
+    pub(crate) fn set_enabled(&self, locked: &KlpLocked, enabled: bool) {
         if let Some(patch) = self.get(locked) {
             // SAFETY: As in `list()`.
             unsafe { (&raw mut (*patch).enabled).write_volatile(enabled) };
@@ -353,7 +353,7 @@ impl RawPatch {
     }
 
     /// Writes that the patch was involved in a forced transition.
-    pub(crate) fn set_forced(&self, locked: &Locked) {
+    pub(crate) fn set_forced(&self, locked: &KlpLocked) {
         if let Some(patch) = self.get(locked) {
             // SAFETY: As in `list()`.
             unsafe { (&raw mut (*patch).forced).write_volatile(true) };
@@ -373,13 +373,13 @@ unsafe impl Send for RawObject {}
 unsafe impl Sync for RawObject {}
 
 impl RawObject {
-    fn get(&self, locked: &Locked) -> Option<*mut bindings::klp_object> {
+    fn get(&self, locked: &KlpLocked) -> Option<*mut bindings::klp_object> {
         self.patch.is_lent(locked).then_some(self.object)
     }
 
     /// Lists `funcs`, which are of the object, in place of what was listed before, for
     /// `klp_for_each_func()`.
-    pub(crate) fn list(&self, locked: &Locked, funcs: impl Iterator<Item = RawFunc>) {
+    pub(crate) fn list(&self, locked: &KlpLocked, funcs: impl Iterator<Item = RawFunc>) {
         if let Some(object) = self.get(locked) {
             // SAFETY: The descriptor is lent, and nobody else writes to these fields.
             unsafe {
@@ -390,7 +390,7 @@ impl RawObject {
     }
 
     /// Writes which module the object is bound to.
-    pub(crate) fn set_module(&self, locked: &Locked, module: *mut bindings::module) {
+    pub(crate) fn set_module(&self, locked: &KlpLocked, module: *mut bindings::module) {
         if let Some(object) = self.get(locked) {
             // SAFETY: As in `list()`.
             unsafe { (&raw mut (*object).mod_).write_volatile(module) };
@@ -398,7 +398,7 @@ impl RawObject {
     }
 
     /// Writes whether the functions of the object are patched.
-    pub(crate) fn set_patched(&self, locked: &Locked, patched: bool) {
+    pub(crate) fn set_patched(&self, locked: &KlpLocked, patched: bool) {
         if let Some(object) = self.get(locked) {
             // SAFETY: As in `list()`.
             unsafe { (&raw mut (*object).patched).write_volatile(patched) };
@@ -406,7 +406,7 @@ impl RawObject {
     }
 
     /// Writes whether `post_unpatch` is due.
-    pub(crate) fn set_post_unpatch_enabled(&self, locked: &Locked, enabled: bool) {
+    pub(crate) fn set_post_unpatch_enabled(&self, locked: &KlpLocked, enabled: bool) {
         if let Some(object) = self.get(locked) {
             // SAFETY: As in `list()`.
             unsafe {
@@ -426,12 +426,12 @@ unsafe impl Send for RawFunc {}
 unsafe impl Sync for RawFunc {}
 
 impl RawFunc {
-    fn get(self, locked: &Locked, object: &RawObject) -> Option<*mut bindings::klp_func> {
+    fn get(self, locked: &KlpLocked, object: &RawObject) -> Option<*mut bindings::klp_func> {
         object.patch.is_lent(locked).then_some(self.0.as_ptr())
     }
 
     /// Writes what the descriptor says of a function that is not patched.
-    pub(crate) fn reset(self, locked: &Locked, object: &RawObject) {
+    pub(crate) fn reset(self, locked: &KlpLocked, object: &RawObject) {
         if let Some(func) = self.get(locked, object) {
             // SAFETY: The descriptor is lent, and nobody else writes to these fields.
             unsafe {
@@ -445,7 +445,12 @@ impl RawFunc {
 
     /// Writes where the original function is, and the sizes of both; or, without an object, that
     /// there is no original function.
-    pub(crate) fn set_code(self, locked: &Locked, object: &RawObject, code: Option<[Extent; 2]>) {
+    pub(crate) fn set_code(
+        self,
+        locked: &KlpLocked,
+        object: &RawObject,
+        code: Option<[Extent; 2]>,
+    ) {
         let Some(func) = self.get(locked, object) else {
             return;
         };
@@ -462,7 +467,7 @@ impl RawFunc {
     }
 
     /// Writes whether the function is on its func stack.
-    pub(crate) fn set_patched(self, locked: &Locked, object: &RawObject, patched: bool) {
+    pub(crate) fn set_patched(self, locked: &KlpLocked, object: &RawObject, patched: bool) {
         if let Some(func) = self.get(locked, object) {
             // SAFETY: As in `reset()`.
             unsafe { (&raw mut (*func).patched).write_volatile(patched) };
@@ -470,7 +475,7 @@ impl RawFunc {
     }
 
     /// Writes whether the function is being applied or reverted.
-    pub(crate) fn set_transition(self, locked: &Locked, object: &RawObject, transition: bool) {
+    pub(crate) fn set_transition(self, locked: &KlpLocked, object: &RawObject, transition: bool) {
         if let Some(func) = self.get(locked, object) {
             // SAFETY: As in `reset()`.
             unsafe { (&raw mut (*func).transition).write_volatile(transition) };

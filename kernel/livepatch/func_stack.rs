@@ -6,8 +6,8 @@
 
 use crate::{
     lock::{
-        Cell,
-        Locked, //
+        KlpLocked, //
+        LockedCell,
     },
     lookup::Extent,
     rules::dispatch::Slot, //
@@ -34,12 +34,12 @@ pub(crate) struct FuncVersion {
     /// The address of the function; 0 for the original one.
     func: usize,
     /// Whether the patch of this version is in transition, so that the task's state decides.
-    pub(crate) transition: Cell<bool>,
+    pub(crate) transition: LockedCell<bool>,
     /// The version below, or NULL for the original function.
-    below: Cell<Link>,
+    below: LockedCell<Link>,
     /// The code of this version, while its object is loaded.
-    code: Cell<Option<Extent>>,
-    on_stack: Cell<bool>,
+    code: LockedCell<Option<Extent>>,
+    on_stack: LockedCell<bool>,
 }
 
 /// A version on a func stack, which holds a reference to it; or NULL.
@@ -52,7 +52,7 @@ unsafe impl Send for Link {}
 impl Link {
     pub(crate) const NULL: Self = Self(null());
 
-    pub(crate) fn get<'a>(self, _locked: &'a Locked) -> Option<&'a FuncVersion> {
+    pub(crate) fn get<'a>(self, _locked: &'a KlpLocked) -> Option<&'a FuncVersion> {
         // SAFETY: A version that is linked is kept alive by its func stack, which changes only
         // under the mutex; who unlinks it has it from elsewhere.
         unsafe { self.0.as_ref() }
@@ -64,10 +64,10 @@ impl FuncVersion {
     pub(crate) fn new(func: usize) -> Result<Arc<Self>> {
         let version = Self {
             func,
-            transition: Cell::new(false),
-            below: Cell::new(Link::NULL),
-            code: Cell::new(None),
-            on_stack: Cell::new(false),
+            transition: LockedCell::new(false),
+            below: LockedCell::new(Link::NULL),
+            code: LockedCell::new(None),
+            on_stack: LockedCell::new(false),
         };
         Ok(Arc::new(version, GFP_KERNEL)?)
     }
@@ -78,22 +78,22 @@ impl FuncVersion {
     }
 
     /// Sets where the code of the version is.
-    pub(crate) fn set_code(&self, locked: &Locked, code: Option<Extent>) {
+    pub(crate) fn set_code(&self, locked: &KlpLocked, code: Option<Extent>) {
         self.code.set(locked, code);
     }
 
     /// Returns where the code of the version is.
-    pub(crate) fn code(&self, locked: &Locked) -> Option<Extent> {
+    pub(crate) fn code(&self, locked: &KlpLocked) -> Option<Extent> {
         self.code.get(locked)
     }
 
     /// Whether the version is on its func stack.
-    pub(crate) fn on_stack(&self, locked: &Locked) -> bool {
+    pub(crate) fn on_stack(&self, locked: &KlpLocked) -> bool {
         self.on_stack.get(locked)
     }
 
     /// Returns the version below this one on the func stack, [`None`] if that is the original.
-    pub(crate) fn previous<'a>(&'a self, locked: &'a Locked) -> Option<&'a FuncVersion> {
+    pub(crate) fn previous<'a>(&'a self, locked: &'a KlpLocked) -> Option<&'a FuncVersion> {
         self.below.get(locked).get(locked)
     }
 }
@@ -104,9 +104,9 @@ pub(crate) struct Hook {
     /// Which slot of the group it has.
     pub(crate) slot_index: usize,
     /// The version on top of the func stack.
-    pub(crate) top: Cell<Link>,
+    pub(crate) top: LockedCell<Link>,
     /// Whether the function is in the filter of the ops.
-    pub(crate) hooked: Cell<bool>,
+    pub(crate) hooked: LockedCell<bool>,
 }
 
 /// A [`Hook`] with its slot.
@@ -117,7 +117,7 @@ pub(crate) struct FuncStack<'a> {
 
 impl FuncStack<'_> {
     /// Makes `version` the one in effect. The stack keeps it alive.
-    pub(crate) fn push(&self, locked: &Locked, version: &Arc<FuncVersion>) {
+    pub(crate) fn push(&self, locked: &KlpLocked, version: &Arc<FuncVersion>) {
         version.below.set(locked, self.hook.top.get(locked));
         let link = Link(Arc::as_ptr(version));
         core::mem::forget(version.clone());
@@ -128,7 +128,7 @@ impl FuncStack<'_> {
 
     /// Takes `version` off the stack. Tasks may be on their way into it until
     /// [`synchronize`](crate::synchronize::synchronize).
-    pub(crate) fn remove(&self, locked: &Locked, version: &Arc<FuncVersion>) {
+    pub(crate) fn remove(&self, locked: &KlpLocked, version: &Arc<FuncVersion>) {
         let gone = Arc::as_ptr(version);
         let mut link = &self.hook.top;
         loop {
@@ -148,7 +148,7 @@ impl FuncStack<'_> {
     }
 
     /// Tells the handler what the stack comes to.
-    pub(crate) fn update(&self, locked: &Locked) {
+    pub(crate) fn update(&self, locked: &KlpLocked) {
         let original = self.hook.ip.wrapping_add(ftrace::MCOUNT_INSN_SIZE);
         let func = |version: Option<&FuncVersion>| match version.map(|version| version.func) {
             None | Some(0) => original,

@@ -3,8 +3,8 @@
 //! The modules that the core needs for their livepatches.
 
 use crate::lock::{
-    Locked,
-    Shared, //
+    KlpLocked,
+    LockedBy, //
 };
 use kernel::{
     bindings,
@@ -32,10 +32,10 @@ impl ModulePtr {
 /// The modules of all patches, from before they are enabled until the core is done with them: those
 /// of the patches that are enabled or in transition, those of patches that are being freed, and
 /// those that stay for ever.
-static HELD: Shared<KVec<ModulePtr>> = Shared::new(KVec::new());
+static HELD: LockedBy<KVec<ModulePtr>> = LockedBy::new(KVec::new());
 
 /// Whether the core needs `module` for a livepatch.
-pub(crate) fn is_held(locked: &Locked, module: &Module) -> bool {
+pub(crate) fn is_held(locked: &KlpLocked, module: &Module) -> bool {
     HELD.borrow(locked).contains(&ModulePtr::new(module))
 }
 
@@ -44,13 +44,13 @@ pub(crate) fn is_held(locked: &Locked, module: &Module) -> bool {
 /// # Errors
 ///
 /// [`ENOMEM`].
-pub(crate) fn hold(locked: &mut Locked, module: ModulePtr) -> Result {
+pub(crate) fn hold(locked: &mut KlpLocked, module: ModulePtr) -> Result {
     HELD.borrow_mut(locked).push(module, GFP_KERNEL)?;
     Ok(())
 }
 
 /// Lets the module of a livepatch go, which is done with.
-pub(crate) fn let_go(locked: &mut Locked, module: Ref) {
+pub(crate) fn let_go(locked: &mut KlpLocked, module: Ref) {
     let ptr = ModulePtr::new(&module);
     drop(module);
     // Whoever undoes the livepatch of a module that goes, for whom this makes the difference, waits
@@ -59,6 +59,6 @@ pub(crate) fn let_go(locked: &mut Locked, module: Ref) {
 }
 
 /// Frees the list. Statics are not dropped with the module.
-pub(crate) fn exit(locked: &mut Locked) {
+pub(crate) fn exit(locked: &mut KlpLocked) {
     *HELD.borrow_mut(locked) = KVec::new();
 }

@@ -8,7 +8,7 @@
 //! `klp_module_going()` of `core.c`.
 
 use crate::{
-    lock::Locked,
+    lock::KlpLocked,
     patch::{
         Object,
         Patch, //
@@ -27,7 +27,7 @@ use kernel::{
 };
 
 /// Returns the object by which `patch` changes `module`.
-fn object_of<'a>(locked: &'a Locked, patch: &'a Patch, module: &Module) -> Option<&'a Object> {
+fn object_of<'a>(locked: &'a KlpLocked, patch: &'a Patch, module: &Module) -> Option<&'a Object> {
     patch
         .objects
         .borrow(locked)
@@ -41,7 +41,7 @@ fn object_of<'a>(locked: &'a Locked, patch: &'a Patch, module: &Module) -> Optio
 ///
 /// Those of [`stack::patch_object`] and of `pre_patch` callbacks, after a message. The module must
 /// not be loaded then; nothing of the livepatches is left in it.
-pub(crate) fn coming(locked: &Locked, module: &Module) -> Result {
+pub(crate) fn coming(locked: &KlpLocked, module: &Module) -> Result {
     for (index, patch) in patches(locked).iter().enumerate() {
         if patch.is_withdrawn(locked) {
             continue;
@@ -67,7 +67,7 @@ pub(crate) fn coming(locked: &Locked, module: &Module) -> Result {
 }
 
 /// Applies `patch` to a module, or leaves both as they were.
-fn apply(locked: &Locked, patch: &Patch, object: &Object, module: &Module) -> Result {
+fn apply(locked: &KlpLocked, patch: &Patch, object: &Object, module: &Module) -> Result {
     object.bind(locked, module.as_ptr());
     let result = apply_bound(locked, patch, object, module);
     if result.is_err() {
@@ -76,7 +76,7 @@ fn apply(locked: &Locked, patch: &Patch, object: &Object, module: &Module) -> Re
     result
 }
 
-fn apply_bound(locked: &Locked, patch: &Patch, object: &Object, module: &Module) -> Result {
+fn apply_bound(locked: &KlpLocked, patch: &Patch, object: &Object, module: &Module) -> Result {
     let warn = |err: &Error| {
         pr_warn!(
             "failed to initialize patch '{}' for module '{}' ({})\n",
@@ -98,7 +98,7 @@ fn apply_bound(locked: &Locked, patch: &Patch, object: &Object, module: &Module)
     })
 }
 
-fn apply_relocated(locked: &Locked, patch: &Patch, object: &Object, module: &Module) -> Result {
+fn apply_relocated(locked: &KlpLocked, patch: &Patch, object: &Object, module: &Module) -> Result {
     replace::warn_of_alias(locked, patch, object);
 
     pr_notice!(
@@ -136,19 +136,19 @@ fn apply_relocated(locked: &Locked, patch: &Patch, object: &Object, module: &Mod
 }
 
 /// Brings the transition in which an object was patched, or is not any more, in line with that.
-fn update_left(locked: &Locked) {
+fn update_left(locked: &KlpLocked) {
     let updated = transition::with_running(locked, |running| running.update_left(locked));
     warn_on_once!(updated.is_none());
 }
 
 /// Reverts all livepatches of a module that goes away.
-pub(crate) fn going(locked: &Locked, module: &Module) {
+pub(crate) fn going(locked: &KlpLocked, module: &Module) {
     revert(locked, patches(locked), module);
     state::forget_module(locked, module);
 }
 
 /// Reverts `patches` of a module that goes away, or has not come after all.
-fn revert(locked: &Locked, patches: &[Arc<Patch>], module: &Module) {
+fn revert(locked: &KlpLocked, patches: &[Arc<Patch>], module: &Module) {
     for patch in patches {
         let Some(object) = object_of(locked, patch, module) else {
             continue;

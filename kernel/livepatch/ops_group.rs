@@ -15,8 +15,8 @@ use crate::{
         Link, //
     },
     lock::{
-        Cell,
-        Locked, //
+        KlpLocked, //
+        LockedCell,
     },
     rules::dispatch::{
         Slot,
@@ -106,8 +106,8 @@ impl OpsGroup {
             let hook = Hook {
                 ip,
                 slot_index,
-                top: Cell::new(Link::NULL),
-                hooked: Cell::new(false),
+                top: LockedCell::new(Link::NULL),
+                hooked: LockedCell::new(false),
             };
             hooks.push(hook, GFP_KERNEL)?;
         }
@@ -150,14 +150,14 @@ impl OpsGroup {
     }
 
     /// Returns the func stack of a hooked function.
-    pub(crate) fn find(&self, locked: &Locked, ip: usize) -> Option<FuncStack<'_>> {
+    pub(crate) fn find(&self, locked: &KlpLocked, ip: usize) -> Option<FuncStack<'_>> {
         let index = self.hooks.binary_search_by_key(&ip, |hook| hook.ip).ok()?;
         let hook = self.hooks.get(index)?;
         let stack = Self::stack(&self.slots, hook)?;
         hook.hooked.get(locked).then_some(stack)
     }
 
-    pub(crate) fn set_hooked(&self, locked: &Locked, hooked: bool) {
+    pub(crate) fn set_hooked(&self, locked: &KlpLocked, hooked: bool) {
         for hook in &self.hooks {
             hook.hooked.set(locked, hooked);
         }
@@ -166,7 +166,7 @@ impl OpsGroup {
     /// Unhooks the functions whose func stack has become empty. Returns whether any is left.
     ///
     /// Functions stay hooked without effect when ftrace has shut itself down.
-    pub(crate) fn shrink(self: Pin<&mut Self>, locked: &Locked) -> bool {
+    pub(crate) fn shrink(self: Pin<&mut Self>, locked: &KlpLocked) -> bool {
         let mut this = self.project();
         let is_empty = |hook: &Hook| hook.top.get(locked).get(locked).is_none();
         this.scratch.clear();

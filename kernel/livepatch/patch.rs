@@ -23,9 +23,9 @@ use crate::{
         ModulePtr, //
     },
     lock::{
-        Cell,
-        Locked,
-        Shared, //
+        KlpLocked,
+        LockedBy, //
+        LockedCell,
     },
     lookup::{
         self,
@@ -80,11 +80,11 @@ pub(crate) struct Func {
     pub(crate) nop: bool,
     /// Whether another func of the object has the same original function, under another name, so
     /// that there is nothing left to do for this nop.
-    covered: Cell<bool>,
+    covered: LockedCell<bool>,
     /// The original function, while its object is loaded.
-    pub(crate) old: Cell<Option<Extent>>,
+    pub(crate) old: LockedCell<Option<Extent>>,
     /// The ftrace location of the original function, once it was patched.
-    pub(crate) ip: Cell<usize>,
+    pub(crate) ip: LockedCell<usize>,
     /// This func on its func stack.
     pub(crate) version: Arc<FuncVersion>,
     dir: Option<Dir<FuncDir>>,
@@ -97,9 +97,9 @@ impl Func {
             name,
             sympos,
             nop: raw.is_none(),
-            covered: Cell::new(false),
-            old: Cell::new(None),
-            ip: Cell::new(0),
+            covered: LockedCell::new(false),
+            old: LockedCell::new(None),
+            ip: LockedCell::new(0),
             version: FuncVersion::new(new_func)?,
             dir: None,
         })
@@ -111,7 +111,7 @@ impl Func {
     }
 
     /// Whether the func must stay off the func stack, which another func of the object is on.
-    pub(crate) fn is_covered(&self, locked: &Locked) -> bool {
+    pub(crate) fn is_covered(&self, locked: &KlpLocked) -> bool {
         self.covered.get(locked)
     }
 }
@@ -123,10 +123,10 @@ pub(crate) struct Object {
     name: Option<CString>,
     callbacks: Callbacks,
     /// Whether `pre_patch` succeeded, so that `post_unpatch` is due.
-    post_unpatch_due: Cell<bool>,
+    post_unpatch_due: LockedCell<bool>,
     /// The loaded module, NULL for none and for vmlinux.
-    module: Cell<ModulePtr>,
-    pub(crate) patched: Cell<bool>,
+    module: LockedCell<ModulePtr>,
+    pub(crate) patched: LockedCell<bool>,
     pub(crate) funcs: KVVec<Func>,
     /// The shadow variables that belong to the object; held while it is loaded.
     pub(crate) claims: Claims,
@@ -158,9 +158,9 @@ impl Object {
             raw: None,
             name,
             callbacks: Callbacks::default(),
-            post_unpatch_due: Cell::new(false),
-            module: Cell::new(ModulePtr(core::ptr::null_mut())),
-            patched: Cell::new(false),
+            post_unpatch_due: LockedCell::new(false),
+            module: LockedCell::new(ModulePtr(core::ptr::null_mut())),
+            patched: LockedCell::new(false),
             funcs,
             claims: Claims::new(),
             dir: None,
@@ -188,25 +188,25 @@ impl Object {
     }
 
     /// Whether the functions of the object can be called at this time.
-    pub(crate) fn is_loaded(&self, locked: &Locked) -> bool {
+    pub(crate) fn is_loaded(&self, locked: &KlpLocked) -> bool {
         self.name.is_none() || !self.module.get(locked).0.is_null()
     }
 
     /// Binds the object to its module, or to none.
-    pub(crate) fn bind(&self, locked: &Locked, module: *mut bindings::module) {
+    pub(crate) fn bind(&self, locked: &KlpLocked, module: *mut bindings::module) {
         self.module.set(locked, ModulePtr(module));
         self.show_module(locked);
     }
 
     /// Tells the livepatch which module the object is bound to.
-    fn show_module(&self, locked: &Locked) {
+    fn show_module(&self, locked: &KlpLocked) {
         if let Some(raw) = &self.raw {
             raw.set_module(locked, self.module.get(locked).0);
         }
     }
 
     /// Tells the livepatch where the functions are, if they are anywhere.
-    fn show_code(&self, locked: &Locked) {
+    fn show_code(&self, locked: &KlpLocked) {
         for (object, func) in self.raw_funcs() {
             let code = (func.old.get(locked), func.version.code(locked));
             let code = match code {
@@ -228,7 +228,7 @@ impl Object {
     }
 
     /// Tells the livepatch that nothing of the object is patched, and what there is of it.
-    fn show(&self, locked: &Locked) {
+    fn show(&self, locked: &KlpLocked) {
         let Some(raw) = &self.raw else { return };
         raw.list(locked, self.funcs.iter().filter_map(|func| func.raw));
         raw.set_patched(locked, false);
@@ -240,14 +240,14 @@ impl Object {
     }
 
     /// Tells the livepatch whether `func`, of this object, is on its func stack.
-    pub(crate) fn show_patched(&self, locked: &Locked, func: &Func, patched: bool) {
+    pub(crate) fn show_patched(&self, locked: &KlpLocked, func: &Func, patched: bool) {
         if let (Some(object), Some(func)) = (&self.raw, func.raw) {
             func.set_patched(locked, object, patched);
         }
     }
 
     /// Tells the livepatch whether `func`, of this object, is in transition.
-    pub(crate) fn show_transition(&self, locked: &Locked, func: &Func, transition: bool) {
+    pub(crate) fn show_transition(&self, locked: &KlpLocked, func: &Func, transition: bool) {
         if let (Some(object), Some(func)) = (&self.raw, func.raw) {
             func.set_transition(locked, object, transition);
         }
@@ -257,7 +257,7 @@ impl Object {
     ///
     /// A module in state GOING still counts until `klp_module_going()`: its functions run until
     /// its exit function returns.
-    fn find_module(&self, locked: &Locked) {
+    fn find_module(&self, locked: &KlpLocked) {
         let Some(name) = self.module_name() else {
             return;
         };
@@ -270,7 +270,7 @@ impl Object {
     }
 
     /// The module that the object is bound to.
-    fn module<'a>(&self, locked: &'a Locked) -> Option<&'a Module> {
+    fn module<'a>(&self, locked: &'a KlpLocked) -> Option<&'a Module> {
         let module = self.module.get(locked).0;
         // SAFETY: A module that is bound stays at least as long as the mutex is held.
         (!module.is_null()).then(|| unsafe { Module::from_raw(module) })
@@ -283,7 +283,7 @@ impl Object {
     ///
     /// [`EINVAL`] when there is no such function, or when it is another one of the object under
     /// another name, and [`ENOENT`] when its size is unknown, all after a message; [`ENOMEM`].
-    fn resolve(&self, locked: &Locked, livepatch: &Module) -> Result {
+    fn resolve(&self, locked: &KlpLocked, livepatch: &Module) -> Result {
         let funcs = self.funcs.iter();
         let wanted = funcs.map(|func| (func.name.to_bytes(), func.sympos));
         let symbols = self
@@ -321,7 +321,7 @@ impl Object {
 
     /// Checks that no two functions are one under two names: tasks that are not switched would run
     /// the lower of the two new ones. A nop for such a one has nothing to do.
-    fn check_aliases(&self, locked: &Locked, livepatch: &Module) -> Result {
+    fn check_aliases(&self, locked: &KlpLocked, livepatch: &Module) -> Result {
         let mut funcs = KVVec::with_capacity(self.funcs.len(), GFP_KERNEL)?;
         for (index, func) in self.funcs.iter().enumerate() {
             func.covered.set(locked, false);
@@ -353,7 +353,7 @@ impl Object {
     }
 
     /// Forgets what belonged to a module that goes away.
-    pub(crate) fn unbind(&self, locked: &Locked) {
+    pub(crate) fn unbind(&self, locked: &KlpLocked) {
         self.bind(locked, core::ptr::null_mut());
         for func in &self.funcs {
             func.old.set(locked, None);
@@ -363,7 +363,7 @@ impl Object {
     }
 
     /// Records whether the functions are patched, for sysfs and the livepatch too.
-    pub(crate) fn set_patched(&self, locked: &Locked, patched: bool) {
+    pub(crate) fn set_patched(&self, locked: &KlpLocked, patched: bool) {
         self.patched.set(locked, patched);
         if let Some(raw) = &self.raw {
             raw.set_patched(locked, patched);
@@ -374,7 +374,7 @@ impl Object {
     }
 
     /// Calls `pre_patch`. An error means that nothing further may be called for the object.
-    pub(crate) fn pre_patch(&self, locked: &Locked) -> Result {
+    pub(crate) fn pre_patch(&self, locked: &KlpLocked) -> Result {
         let result = match &self.raw {
             Some(raw) => self.callbacks.pre_patch(locked, raw),
             None => Ok(()),
@@ -384,28 +384,28 @@ impl Object {
     }
 
     /// Calls `post_patch`.
-    pub(crate) fn post_patch(&self, locked: &Locked) {
+    pub(crate) fn post_patch(&self, locked: &KlpLocked) {
         if let Some(raw) = &self.raw {
             self.callbacks.post_patch(locked, raw);
         }
     }
 
     /// Calls `pre_unpatch`.
-    pub(crate) fn pre_unpatch(&self, locked: &Locked) {
+    pub(crate) fn pre_unpatch(&self, locked: &KlpLocked) {
         if let Some(raw) = &self.raw {
             self.callbacks.pre_unpatch(locked, raw);
         }
     }
 
     /// Calls `post_unpatch` if `pre_patch` had succeeded.
-    pub(crate) fn post_unpatch(&self, locked: &Locked) {
+    pub(crate) fn post_unpatch(&self, locked: &KlpLocked) {
         if let (true, Some(raw)) = (self.post_unpatch_due.get(locked), &self.raw) {
             self.callbacks.post_unpatch(locked, raw);
         }
         self.set_post_unpatch_due(locked, false);
     }
 
-    fn set_post_unpatch_due(&self, locked: &Locked, due: bool) {
+    fn set_post_unpatch_due(&self, locked: &KlpLocked, due: bool) {
         self.post_unpatch_due.set(locked, due);
         if let Some(raw) = &self.raw {
             raw.set_post_unpatch_enabled(locked, due);
@@ -431,16 +431,16 @@ pub(crate) struct Patch {
     pub(crate) replace: bool,
     pub(crate) sets: SetSpec,
     /// The states, and the shadow variables that belong to no object.
-    pub(crate) claims: Shared<Claims>,
+    pub(crate) claims: LockedBy<Claims>,
     /// The objects of the descriptor, then those that an atomic replace added.
-    pub(crate) objects: Shared<KVVec<Object>>,
+    pub(crate) objects: LockedBy<KVVec<Object>>,
     /// What tasks must not run to be switched from or to this patch.
     pub(crate) check: StackCheck,
-    enabled: Cell<bool>,
+    enabled: LockedCell<bool>,
     /// Some task may run the code of this patch for ever: its module is never let go.
-    forced: Cell<bool>,
-    dir: Shared<Option<Dir<PatchDir>>>,
-    module: Shared<Option<Ref>>,
+    forced: LockedCell<bool>,
+    dir: LockedBy<Option<Dir<PatchDir>>>,
+    module: LockedBy<Option<Ref>>,
     #[pin]
     work: Work<Patch>,
 }
@@ -453,7 +453,7 @@ impl Patch {
     /// Makes a patch, with nops for what the patches in `replaced` change and it does not, and
     /// with all functions of loaded objects found. Nothing outside has changed on an error.
     pub(crate) fn new(
-        locked: &Locked,
+        locked: &KlpLocked,
         desc: Descriptor<'_>,
         replaced: &[Arc<Patch>],
     ) -> Result<Arc<Self>> {
@@ -485,13 +485,13 @@ impl Patch {
                 name,
                 replace: desc.replace,
                 sets: desc.sets,
-                claims: Shared::new(desc.claims),
-                objects: Shared::new(objects),
+                claims: LockedBy::new(desc.claims),
+                objects: LockedBy::new(objects),
                 check,
-                enabled: Cell::new(false),
-                forced: Cell::new(false),
-                dir: Shared::new(None),
-                module: Shared::new(Some(module)),
+                enabled: LockedCell::new(false),
+                forced: LockedCell::new(false),
+                dir: LockedBy::new(None),
+                module: LockedBy::new(Some(module)),
                 work <- new_work!("livepatch::free"),
             }? Error),
             GFP_KERNEL,
@@ -499,7 +499,7 @@ impl Patch {
     }
 
     /// Fills in what `include/linux/livepatch.h` offers the livepatch to read.
-    pub(crate) fn show(&self, locked: &Locked) {
+    pub(crate) fn show(&self, locked: &KlpLocked) {
         let objects = self.objects.borrow(locked);
         self.raw.reset(locked);
         self.raw.list(
@@ -512,7 +512,7 @@ impl Patch {
     }
 
     /// Takes back the lists, which lead to objects that the core is about to forget.
-    fn hide(&self, locked: &Locked) {
+    fn hide(&self, locked: &KlpLocked) {
         for object in self.objects.borrow(locked) {
             if let Some(raw) = &object.raw {
                 raw.list(locked, core::iter::empty());
@@ -522,14 +522,14 @@ impl Patch {
     }
 
     /// Whether the patch is in `module`.
-    pub(crate) fn is_in(&self, locked: &Locked, module: &Module) -> bool {
+    pub(crate) fn is_in(&self, locked: &KlpLocked, module: &Module) -> bool {
         let own = self.module.borrow(locked).as_ref();
         own.is_some_and(|own| core::ptr::eq(own.as_ptr(), module.as_ptr()))
     }
 
     /// Whether the module of the patch is to be freed, enabled or not: it must be undone, and
     /// nothing of the module be called.
-    pub(crate) fn is_withdrawn(&self, locked: &Locked) -> bool {
+    pub(crate) fn is_withdrawn(&self, locked: &KlpLocked) -> bool {
         !self.raw.is_lent(locked)
     }
 
@@ -539,7 +539,7 @@ impl Patch {
     /// files of the patch take the mutex, so that the directory cannot be removed under it.
     pub(crate) fn add_dirs(
         &self,
-        locked: &mut Locked,
+        locked: &mut KlpLocked,
         root: &dyn Parent,
         requests: &'static Requests,
     ) -> Result {
@@ -558,12 +558,12 @@ impl Patch {
     }
 
     /// Whether the patch is enabled; the transition may be incomplete.
-    pub(crate) fn is_enabled(&self, locked: &Locked) -> bool {
+    pub(crate) fn is_enabled(&self, locked: &KlpLocked) -> bool {
         self.enabled.get(locked)
     }
 
     /// Records whether the patch is enabled, for sysfs and the module too.
-    pub(crate) fn set_enabled(&self, locked: &Locked, enabled: bool) {
+    pub(crate) fn set_enabled(&self, locked: &KlpLocked, enabled: bool) {
         self.enabled.set(locked, enabled);
         if let Some(dir) = self.dir.borrow(locked) {
             dir.enabled.store(enabled, Relaxed);
@@ -572,18 +572,18 @@ impl Patch {
     }
 
     /// Whether some task may run the code of this patch for ever.
-    pub(crate) fn is_forced(&self, locked: &Locked) -> bool {
+    pub(crate) fn is_forced(&self, locked: &KlpLocked) -> bool {
         self.forced.get(locked)
     }
 
     /// Keeps the module for ever.
-    pub(crate) fn set_forced(&self, locked: &Locked) {
+    pub(crate) fn set_forced(&self, locked: &KlpLocked) {
         self.forced.set(locked, true);
         self.raw.set_forced(locked);
     }
 
     /// Applies the relocations that refer to the modules that are loaded.
-    pub(crate) fn relocate(&self, locked: &Locked) -> Result {
+    pub(crate) fn relocate(&self, locked: &KlpLocked) -> Result {
         for object in self.objects.borrow(locked) {
             if object.module_name().is_some() && object.is_loaded(locked) {
                 self.relocate_object(locked, object)?;
@@ -593,7 +593,7 @@ impl Patch {
     }
 
     /// Applies the relocations that refer to the module of `object`.
-    pub(crate) fn relocate_object(&self, locked: &Locked, object: &Object) -> Result {
+    pub(crate) fn relocate_object(&self, locked: &KlpLocked, object: &Object) -> Result {
         let (Some(module), Some(name)) = (self.module.borrow(locked), object.module_name()) else {
             return Ok(());
         };
@@ -601,7 +601,7 @@ impl Patch {
     }
 
     /// Finds all functions of the loaded object `object`.
-    pub(crate) fn resolve_object(&self, locked: &Locked, object: &Object) -> Result {
+    pub(crate) fn resolve_object(&self, locked: &KlpLocked, object: &Object) -> Result {
         let module = self.module.borrow(locked).as_ref().ok_or(ENODEV)?;
         object.resolve(locked, module)?;
         object.show_code(locked);
@@ -613,7 +613,7 @@ impl Patch {
     /// # Safety
     ///
     /// That must have succeeded, and no task may run code that needs the relocations.
-    pub(crate) unsafe fn clear_relocations(&self, locked: &Locked, object: &Object) {
+    pub(crate) unsafe fn clear_relocations(&self, locked: &KlpLocked, object: &Object) {
         if let (Some(module), Some(name)) = (self.module.borrow(locked), object.module_name()) {
             // SAFETY: By the caller's promise.
             unsafe { reloc::clear_object(module, name) };
@@ -622,7 +622,7 @@ impl Patch {
 
     /// Removes the nops of an atomic replace, and the objects that only held nops. No handler may
     /// be able to see them any more.
-    pub(crate) fn drop_nops(&self, locked: &mut Locked) {
+    pub(crate) fn drop_nops(&self, locked: &mut KlpLocked) {
         let objects = self.objects.borrow_mut(locked);
         for object in objects.iter_mut() {
             object.funcs.retain(|func| !func.nop);
@@ -632,7 +632,7 @@ impl Patch {
 
     /// First half of the end of a patch, under the mutex: removes the directories of objects and
     /// functions.
-    pub(crate) fn free_start(&self, locked: &mut Locked) {
+    pub(crate) fn free_start(&self, locked: &mut KlpLocked) {
         self.hide(locked);
         drop(core::mem::take(self.objects.borrow_mut(locked)));
     }

@@ -6,8 +6,8 @@
 
 use crate::{
     lock::{
-        Locked,
-        Shared, //
+        KlpLocked,
+        LockedBy, //
     },
     patch::Patch, //
 };
@@ -18,15 +18,15 @@ use kernel::{
 
 /// Patches that are enabled or in transition, in the order in which they were enabled. Replaced
 /// and disabled ones are not here, though their modules may be.
-static PATCHES: Shared<KVec<Arc<Patch>>> = Shared::new(KVec::new());
+static PATCHES: LockedBy<KVec<Arc<Patch>>> = LockedBy::new(KVec::new());
 
 /// The patches that are enabled or in transition, oldest first.
-pub(crate) fn patches(locked: &Locked) -> &[Arc<Patch>] {
+pub(crate) fn patches(locked: &KlpLocked) -> &[Arc<Patch>] {
     PATCHES.borrow(locked)
 }
 
 /// Returns the patch with this id.
-pub(crate) fn find(locked: &Locked, id: usize) -> Option<Arc<Patch>> {
+pub(crate) fn find(locked: &KlpLocked, id: usize) -> Option<Arc<Patch>> {
     patches(locked)
         .iter()
         .find(|patch| patch.raw.id() == id)
@@ -34,7 +34,7 @@ pub(crate) fn find(locked: &Locked, id: usize) -> Option<Arc<Patch>> {
 }
 
 /// Returns which of the patches that are enabled this is, from 1; 0 if it is none of them.
-pub(crate) fn stack_order(locked: &Locked, id: usize) -> usize {
+pub(crate) fn stack_order(locked: &KlpLocked, id: usize) -> usize {
     patches(locked)
         .iter()
         .position(|patch| patch.raw.id() == id)
@@ -46,19 +46,19 @@ pub(crate) fn stack_order(locked: &Locked, id: usize) -> usize {
 /// # Errors
 ///
 /// [`ENOMEM`].
-pub(crate) fn add(locked: &mut Locked, patch: &Arc<Patch>) -> Result {
+pub(crate) fn add(locked: &mut KlpLocked, patch: &Arc<Patch>) -> Result {
     PATCHES.borrow_mut(locked).push(patch.clone(), GFP_KERNEL)?;
     Ok(())
 }
 
 /// Takes `patch` off the list.
-pub(crate) fn remove(locked: &mut Locked, patch: &Arc<Patch>) {
+pub(crate) fn remove(locked: &mut KlpLocked, patch: &Arc<Patch>) {
     PATCHES
         .borrow_mut(locked)
         .retain(|other| !Arc::ptr_eq(other, patch));
 }
 
 /// Frees the list. Statics are not dropped with the module.
-pub(crate) fn exit(locked: &mut Locked) {
+pub(crate) fn exit(locked: &mut KlpLocked) {
     *PATCHES.borrow_mut(locked) = KVec::new();
 }

@@ -10,7 +10,7 @@ use crate::{
         Claims,
         Descriptor, //
     },
-    lock::Locked,
+    lock::KlpLocked,
     patch::{
         self,
         Object,
@@ -39,7 +39,7 @@ use kernel::{
 /// # Errors
 ///
 /// [`ENOMEM`].
-pub(crate) fn replaced(locked: &Locked, new: &Descriptor<'_>) -> Result<KVec<Arc<Patch>>> {
+pub(crate) fn replaced(locked: &KlpLocked, new: &Descriptor<'_>) -> Result<KVec<Arc<Patch>>> {
     let mut replaced = KVec::new();
     for patch in patches(locked) {
         if new.sets.rules().replaces(&patch.sets.rules()) {
@@ -78,7 +78,7 @@ impl<'a> Parts<'a> {
         Ok(parts)
     }
 
-    fn of_patch(locked: &'a Locked, patch: &'a Patch) -> Result<Self> {
+    fn of_patch(locked: &'a KlpLocked, patch: &'a Patch) -> Result<Self> {
         let mut parts = Self {
             name: &patch.name,
             rules: patch.sets.rules(),
@@ -141,7 +141,7 @@ fn changed(object: &Object) -> impl Iterator<Item = &patch::Func> {
 /// # Errors
 ///
 /// [`ENOMEM`].
-pub(crate) fn is_apart(locked: &Locked, new: &Descriptor<'_>) -> Result<bool> {
+pub(crate) fn is_apart(locked: &KlpLocked, new: &Descriptor<'_>) -> Result<bool> {
     let rules = new.sets.rules();
     let mut others = KVec::new();
     for patch in patches(locked) {
@@ -203,7 +203,10 @@ impl fmt::Display for Label<'_> {
 }
 
 /// The functions of an object that is loaded, by their addresses.
-fn by_address<'a>(locked: &Locked, object: &'a Object) -> Result<KVVec<(usize, &'a patch::Func)>> {
+fn by_address<'a>(
+    locked: &KlpLocked,
+    object: &'a Object,
+) -> Result<KVVec<(usize, &'a patch::Func)>> {
     let mut funcs = KVVec::with_capacity(object.funcs.len(), GFP_KERNEL)?;
     for func in changed(object) {
         if let Some(old) = func.old.get(locked) {
@@ -217,7 +220,7 @@ fn by_address<'a>(locked: &Locked, object: &'a Object) -> Result<KVVec<(usize, &
 /// Calls `found` if `object` of `patch` and that object of an older livepatch change the same
 /// function, under two names, and must not.
 fn find_alias(
-    locked: &Locked,
+    locked: &KlpLocked,
     patch: &Patch,
     object: &Object,
     older: &Patch,
@@ -249,7 +252,7 @@ fn find_alias(
 /// # Errors
 ///
 /// [`ENOMEM`].
-pub(crate) fn has_no_alias(locked: &Locked, patch: &Patch) -> Result<bool> {
+pub(crate) fn has_no_alias(locked: &KlpLocked, patch: &Patch) -> Result<bool> {
     let mut alone = true;
     for other in patches(locked) {
         for object in patch.objects.borrow(locked) {
@@ -274,7 +277,7 @@ pub(crate) fn has_no_alias(locked: &Locked, patch: &Patch) -> Result<bool> {
 /// Warns if `object`, of a module that is being loaded, changes a function that an older livepatch
 /// changes under another name, and must not. The module is not to blame, so it is not refused: the
 /// newer livepatch has its way.
-pub(crate) fn warn_of_alias(locked: &Locked, patch: &Patch, object: &Object) {
+pub(crate) fn warn_of_alias(locked: &KlpLocked, patch: &Patch, object: &Object) {
     let older = patches(locked)
         .iter()
         .take_while(|other| !core::ptr::eq(Arc::as_ptr(other), patch));

@@ -11,8 +11,8 @@
 use crate::{
     func_stack::FuncStack,
     lock::{
-        Locked,
-        Owned, //
+        KlpLocked,
+        TakeCell, //
     },
     lookup::Extent,
     ops_group::{
@@ -39,27 +39,27 @@ const MAX_GAP: usize = 64 << 20;
 type OpsGroups = KVec<Pin<KBox<OpsGroup>>>;
 
 /// Returns the func stack of the function at `ip`, if that is hooked.
-fn find<'a>(groups: &'a OpsGroups, locked: &Locked, ip: usize) -> Option<FuncStack<'a>> {
+fn find<'a>(groups: &'a OpsGroups, locked: &KlpLocked, ip: usize) -> Option<FuncStack<'a>> {
     groups.iter().find_map(|group| group.find(locked, ip))
 }
 
 /// Returns the func stack of a func whose function must be hooked.
-fn stack_of<'a>(groups: &'a OpsGroups, locked: &Locked, func: &Func) -> Option<FuncStack<'a>> {
+fn stack_of<'a>(groups: &'a OpsGroups, locked: &KlpLocked, func: &Func) -> Option<FuncStack<'a>> {
     let stack = find(groups, locked, func.ip.get(locked));
     warn_on_once!(stack.is_none());
     stack
 }
 
 /// All hooked functions.
-static GROUPS: Owned<OpsGroups> = Owned::new(KVec::new());
+static GROUPS: TakeCell<OpsGroups> = TakeCell::new(KVec::new());
 
 /// Frees the list of groups. Statics are not dropped with the module.
-pub(crate) fn exit(locked: &Locked) {
+pub(crate) fn exit(locked: &KlpLocked) {
     GROUPS.with(locked, |groups| *groups = KVec::new());
 }
 
 /// Finds the ftrace location of a func of a loaded object.
-fn locate(locked: &Locked, func: &Func) -> Option<usize> {
+fn locate(locked: &KlpLocked, func: &Func) -> Option<usize> {
     let Extent { start, size } = func.old.get(locked)?;
     let ip = ftrace::location(start, size)?;
     func.ip.set(locked, ip);
@@ -67,7 +67,12 @@ fn locate(locked: &Locked, func: &Func) -> Option<usize> {
 }
 
 /// Adds the location of a func to `new` if it is not hooked yet.
-fn add_unhooked(locked: &Locked, groups: &OpsGroups, ip: usize, new: &mut KVVec<usize>) -> Result {
+fn add_unhooked(
+    locked: &KlpLocked,
+    groups: &OpsGroups,
+    ip: usize,
+    new: &mut KVVec<usize>,
+) -> Result {
     if find(groups, locked, ip).is_none() {
         new.push(ip, GFP_KERNEL)?;
     }
@@ -79,7 +84,7 @@ fn add_unhooked(locked: &Locked, groups: &OpsGroups, ip: usize, new: &mut KVVec<
 ///
 /// Without effect on calls: the func stacks stay empty. If this cannot be done, nothing has
 /// changed, and patching the objects will tell why. May sleep.
-pub(crate) fn hook_ahead(locked: &Locked, patch: &Patch) {
+pub(crate) fn hook_ahead(locked: &KlpLocked, patch: &Patch) {
     let objects = || {
         let objects = patch.objects.borrow(locked).iter();
         objects.filter(|object| object.is_loaded(locked) && !object.funcs.is_empty())
@@ -106,7 +111,7 @@ pub(crate) fn hook_ahead(locked: &Locked, patch: &Patch) {
 /// calls go, [`ENOMEM`]; after a message, and with nothing changed. [`ENOENT`] would be a bug.
 ///
 /// May sleep.
-pub(crate) fn patch_object(locked: &Locked, object: &Object) -> Result {
+pub(crate) fn patch_object(locked: &KlpLocked, object: &Object) -> Result {
     GROUPS.with(locked, |groups| -> Result {
         // Takes no memory if all are hooked already: the C core takes none for that either.
         let mut new = KVVec::new();
@@ -134,7 +139,7 @@ pub(crate) fn patch_object(locked: &Locked, object: &Object) -> Result {
 /// Adds groups for the functions at `ips`, or none on an error. Only if all are of one `object`, it
 /// is said what went wrong.
 fn add_groups(
-    locked: &Locked,
+    locked: &KlpLocked,
     groups: &mut OpsGroups,
     ips: &mut KVVec<usize>,
     object: Option<&Object>,
@@ -157,7 +162,7 @@ fn add_groups(
 
 /// Adds a group for the functions at `ips`.
 fn add_group(
-    locked: &Locked,
+    locked: &KlpLocked,
     groups: &mut OpsGroups,
     ips: &[usize],
     object: Option<&Object>,
@@ -177,7 +182,7 @@ fn add_group(
 /// are on top of their func stacks now depend on the task, or do so no more.
 ///
 /// The states of all tasks must have been set before.
-pub(crate) fn set_transition(locked: &Locked, patch: &Patch, transition: bool) {
+pub(crate) fn set_transition(locked: &KlpLocked, patch: &Patch, transition: bool) {
     GROUPS.with(locked, |groups| {
         for object in patch.objects.borrow(locked) {
             for func in &object.funcs {
@@ -198,7 +203,7 @@ pub(crate) fn set_transition(locked: &Locked, patch: &Patch, transition: bool) {
 /// `object`, it is said for which one.
 ///
 /// Their func stacks are still empty, so that the handler leaves the calls alone.
-fn hook(locked: &Locked, group: Pin<&mut OpsGroup>, object: Option<&Object>) -> Result {
+fn hook(locked: &KlpLocked, group: Pin<&mut OpsGroup>, object: Option<&Object>) -> Result {
     let this = group.project();
     let lowest = this.scratch.first().copied();
     let first = object.and_then(|object| {
@@ -236,7 +241,7 @@ fn hook(locked: &Locked, group: Pin<&mut OpsGroup>, object: Option<&Object>) -> 
 ///
 /// `new` is sorted, and holds the locations that were to be hooked. The others are hooked by an
 /// older group, which would make ftrace refuse them to the search as well.
-fn find_refused<'a>(locked: &Locked, object: &'a Object, new: &[usize]) -> Option<&'a Func> {
+fn find_refused<'a>(locked: &KlpLocked, object: &'a Object, new: &[usize]) -> Option<&'a Func> {
     let mut funcs = KVVec::with_capacity(object.funcs.len(), GFP_KERNEL).ok()?;
     let mut ips = KVVec::with_capacity(object.funcs.len(), GFP_KERNEL).ok()?;
     for func in &object.funcs {
@@ -271,7 +276,7 @@ fn find_refused<'a>(locked: &Locked, object: &'a Object, new: &[usize]) -> Optio
 /// Takes those of `funcs` that are on their func stacks off these.
 fn remove_funcs<'a>(
     groups: &OpsGroups,
-    locked: &Locked,
+    locked: &KlpLocked,
     object: &Object,
     funcs: impl Iterator<Item = &'a Func>,
 ) {
@@ -287,7 +292,7 @@ fn remove_funcs<'a>(
 ///
 /// They stay hooked, without effect, until [`unhook_unused`]. Callers may still be on their way
 /// into the new functions: see [`synchronize`](crate::synchronize::synchronize).
-pub(crate) fn unpatch_object(locked: &Locked, object: &Object, nops_only: bool) {
+pub(crate) fn unpatch_object(locked: &KlpLocked, object: &Object, nops_only: bool) {
     GROUPS.with(locked, |groups| {
         let funcs = object.funcs.iter();
         let funcs = funcs.filter(|func| !nops_only || func.nop);
@@ -301,7 +306,7 @@ pub(crate) fn unpatch_object(locked: &Locked, object: &Object, nops_only: bool) 
 /// Unhooks all functions that are left without any version.
 ///
 /// May sleep, for a grace period of tasks RCU for each group of which none is left.
-pub(crate) fn unhook_unused(locked: &Locked) {
+pub(crate) fn unhook_unused(locked: &KlpLocked) {
     GROUPS.with(locked, |groups| {
         let mut index = 0;
         while let Some(group) = groups.get_mut(index) {

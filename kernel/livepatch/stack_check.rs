@@ -6,7 +6,7 @@
 
 use crate::{
     descriptor::Name,
-    lock::Locked,
+    lock::KlpLocked,
     lookup::Extent,
     rules::ranges::{
         self,
@@ -109,7 +109,7 @@ impl StackCheck {
     /// # Safety
     ///
     /// The check must live until [`Self::withdraw`].
-    pub(crate) unsafe fn publish(&self, _locked: &Locked, funcs: impl Iterator<Item = Left>) {
+    pub(crate) unsafe fn publish(&self, _locked: &KlpLocked, funcs: impl Iterator<Item = Left>) {
         if warn_on_once!(!STACK_CHECK.load(Relaxed).is_null()) {
             Self::withdraw();
         }

@@ -13,7 +13,7 @@ use crate::{
     },
     lock::{
         self,
-        Locked, //
+        KlpLocked, //
     },
     patch::{
         Object,
@@ -43,7 +43,7 @@ use kernel::{
 
 /// The owner table.
 #[derive(Clone, Copy)]
-struct Owners<'a>(&'a Locked);
+struct Owners<'a>(&'a KlpLocked);
 
 impl Table<Source> for Owners<'_> {
     fn for_each<'a>(&'a self, f: &mut dyn FnMut(&'a Claim<Source>)) {
@@ -54,7 +54,11 @@ impl Table<Source> for Owners<'_> {
 }
 
 /// Calls `f` for the claims of `patch` and of its objects.
-fn for_each_claim<'a>(locked: &'a Locked, patch: &'a Patch, f: &mut dyn FnMut(&'a Claim<Source>)) {
+fn for_each_claim<'a>(
+    locked: &'a KlpLocked,
+    patch: &'a Patch,
+    f: &mut dyn FnMut(&'a Claim<Source>),
+) {
     patch.claims.borrow(locked).iter().for_each(&mut *f);
     for object in patch.objects.borrow(locked) {
         object.claims.iter().for_each(&mut *f);
@@ -62,7 +66,7 @@ fn for_each_claim<'a>(locked: &'a Locked, patch: &'a Patch, f: &mut dyn FnMut(&'
 }
 
 /// Calls callbacks of livepatches, which are held as long as they have claims.
-struct Caller<'a>(&'a Locked);
+struct Caller<'a>(&'a KlpLocked);
 
 impl Acts<Source> for Caller<'_> {
     type Error = Error;
@@ -117,7 +121,7 @@ impl Acts<Source> for Caller<'_> {
 }
 
 fn leaving<'a>(
-    locked: &'a Locked,
+    locked: &'a KlpLocked,
     replaced: &'a [Arc<Patch>],
 ) -> impl Iterator<Item = &'a Claim<Source>> + Clone {
     replaced
@@ -131,7 +135,7 @@ fn leaving<'a>(
 /// # Errors
 ///
 /// [`ENOMEM`]; what `pre_patch` callbacks return, after a message. [`abort_enable`] is due then.
-pub(crate) fn begin_enable(locked: &Locked, patch: &Patch, replaced: &[Arc<Patch>]) -> Result {
+pub(crate) fn begin_enable(locked: &KlpLocked, patch: &Patch, replaced: &[Arc<Patch>]) -> Result {
     let (table, acts) = (&Owners(locked), &mut Caller(locked));
     owners::enter(patch.claims.borrow(locked), table, acts)?;
     owners::prepare_leave(leaving(locked, replaced), table, acts);
@@ -141,7 +145,7 @@ pub(crate) fn begin_enable(locked: &Locked, patch: &Patch, replaced: &[Arc<Patch
 /// Ends the transition to `patch`: removes the states that went with `replaced`.
 ///
 /// No task may be able to run functions of the replaced livepatches, but those that were forced.
-pub(crate) fn finish_enable(locked: &Locked, patch: &Patch, replaced: &[Arc<Patch>]) {
+pub(crate) fn finish_enable(locked: &KlpLocked, patch: &Patch, replaced: &[Arc<Patch>]) {
     let (table, acts) = (&Owners(locked), &mut Caller(locked));
     for old in replaced {
         let forced = old.is_forced(locked);
@@ -156,7 +160,7 @@ pub(crate) fn finish_enable(locked: &Locked, patch: &Patch, replaced: &[Arc<Patc
 /// Ends a transition to `patch` that failed or was turned round. The mirror of [`begin_enable`].
 ///
 /// No task may be able to run functions of `patch`, unless it was forced.
-pub(crate) fn abort_enable(locked: &Locked, patch: &Patch, replaced: &[Arc<Patch>]) {
+pub(crate) fn abort_enable(locked: &KlpLocked, patch: &Patch, replaced: &[Arc<Patch>]) {
     let (table, acts) = (&Owners(locked), &mut Caller(locked));
     owners::stay(leaving(locked, replaced), acts);
     let forced = patch.is_forced(locked);
@@ -164,7 +168,7 @@ pub(crate) fn abort_enable(locked: &Locked, patch: &Patch, replaced: &[Arc<Patch
 }
 
 /// Begins the transition away from `patch`.
-pub(crate) fn begin_disable(locked: &Locked, patch: &Patch) {
+pub(crate) fn begin_disable(locked: &KlpLocked, patch: &Patch) {
     let claims = patch.claims.borrow(locked).iter();
     owners::prepare_leave(claims, &Owners(locked), &mut Caller(locked));
 }
@@ -172,14 +176,14 @@ pub(crate) fn begin_disable(locked: &Locked, patch: &Patch) {
 /// Ends the transition away from `patch`: removes the states that went with it.
 ///
 /// No task may be able to run functions of `patch`, unless it was forced.
-pub(crate) fn finish_disable(locked: &Locked, patch: &Patch) {
+pub(crate) fn finish_disable(locked: &KlpLocked, patch: &Patch) {
     let claims = patch.claims.borrow(locked).iter();
     let forced = patch.is_forced(locked);
     owners::leave(claims, &Owners(locked), &mut Caller(locked), forced);
 }
 
 /// Ends a transition away from `patch` that was turned round.
-pub(crate) fn abort_disable(locked: &Locked, patch: &Patch) {
+pub(crate) fn abort_disable(locked: &KlpLocked, patch: &Patch) {
     owners::stay(patch.claims.borrow(locked).iter(), &mut Caller(locked));
 }
 
@@ -188,7 +192,7 @@ pub(crate) fn abort_disable(locked: &Locked, patch: &Patch) {
 /// # Errors
 ///
 /// [`ENOMEM`], after a message and with nothing changed.
-pub(crate) fn begin_object(locked: &Locked, object: &Object) -> Result {
+pub(crate) fn begin_object(locked: &KlpLocked, object: &Object) -> Result {
     let claims = object.claims.iter();
     owners::hold(claims, &Owners(locked), &mut Caller(locked)).inspect_err(|err| {
         pr_warn!(
@@ -200,14 +204,14 @@ pub(crate) fn begin_object(locked: &Locked, object: &Object) -> Result {
 }
 
 /// Ends what [`begin_object`] began, if that was called.
-pub(crate) fn end_object(locked: &Locked, patch: &Patch, object: &Object) {
+pub(crate) fn end_object(locked: &KlpLocked, patch: &Patch, object: &Object) {
     let claims = object.claims.iter();
     let forced = patch.is_forced(locked);
     owners::release(claims, &Owners(locked), &mut Caller(locked), forced);
 }
 
 /// Frees the shadow variables that the core manages of what is in a module that goes away.
-pub(crate) fn forget_module(locked: &Locked, module: &Module) {
+pub(crate) fn forget_module(locked: &KlpLocked, module: &Module) {
     let table = Owners(locked);
     table.for_each(&mut |claim| {
         // The newest owner does it, once.
@@ -231,7 +235,7 @@ pub(crate) fn forget_module(locked: &Locked, module: &Module) {
 /// # Errors
 ///
 /// [`EINVAL`], after a message, when a state that cannot be removed would be.
-pub(crate) fn check_disable(locked: &Locked, patch: &Patch) -> Result {
+pub(crate) fn check_disable(locked: &KlpLocked, patch: &Patch) -> Result {
     let table = Owners(locked);
     let claims = patch.claims.borrow(locked);
     let blocking = claims.iter().find(|claim| {
@@ -278,7 +282,7 @@ fn facts(claim: &Claim<Source>) -> Facts<'_> {
 /// Whether a new livepatch can deal with what the enabled ones have done, if those in `replaced`
 /// go away. If not, says which livepatch and which state that is about, unless 7.3 refuses it too.
 pub(crate) fn is_compatible(
-    locked: &Locked,
+    locked: &KlpLocked,
     new: &Descriptor<'_>,
     replaced: &[Arc<Patch>],
 ) -> bool {
@@ -352,7 +356,7 @@ fn say_why(refusal: Refusal, name: &CStr, old_patch: &CStr, state: Label<'_>) {
 }
 
 /// Returns the state `id` of the newest livepatch that was enabled before `current`.
-pub(crate) fn previous(locked: &Locked, current: &Arc<Patch>, id: usize) -> Option<RawState> {
+pub(crate) fn previous(locked: &KlpLocked, current: &Arc<Patch>, id: usize) -> Option<RawState> {
     patches(locked)
         .iter()
         .take_while(|patch| !Arc::ptr_eq(patch, current))
@@ -399,7 +403,7 @@ impl debugfs::Writer for View {
 }
 
 /// Writes what there is to say about the owners of `id`.
-fn write_line(f: &mut fmt::Formatter<'_>, locked: &Locked, id: usize) -> fmt::Result {
+fn write_line(f: &mut fmt::Formatter<'_>, locked: &KlpLocked, id: usize) -> fmt::Result {
     let table = Owners(locked);
     let is_owner = |claim: &Claim<Source>| claim.id == id && claim.is_held();
     let any = |test: fn(&Claim<Source>) -> bool| {

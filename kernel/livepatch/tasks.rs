@@ -14,7 +14,7 @@
 
 use crate::{
     descriptor::Name,
-    lock::Locked,
+    lock::KlpLocked,
     resident::{
         set_sched_try_switch,
         stack_buffer,
@@ -339,7 +339,7 @@ pub(crate) unsafe fn try_switch_current() {
 
 /// Tries to switch all tasks. Returns whether all are, but for such that are exiting and on no list
 /// of tasks any more.
-pub(crate) fn switch_listed(_locked: &Locked, target: Target) -> bool {
+pub(crate) fn switch_listed(_locked: &KlpLocked, target: Target) -> bool {
     let target = target.state();
     // SAFETY: The mutex is held, and nothing is withdrawn here.
     let Some(left) = (unsafe { StackCheck::published() }) else {
@@ -396,7 +396,7 @@ pub(crate) enum Exiting {
 ///
 /// Must be called after [`switch_listed`] was successful: tasks that begin to exit later are
 /// switched.
-pub(crate) fn switch_exiting(_locked: &Locked, target: Target) -> Exiting {
+pub(crate) fn switch_exiting(_locked: &KlpLocked, target: Target) -> Exiting {
     let target = target.state();
     // SAFETY: The mutex is held, and nothing is withdrawn here.
     let Some(ranges) = (unsafe { StackCheck::published() }) else {

@@ -29,9 +29,9 @@
 
 use crate::{
     lock::{
-        Locked,
-        Owned,
-        Shared, //
+        KlpLocked,
+        LockedBy, //
+        TakeCell,
     },
     patch::{
         Object,
@@ -68,10 +68,10 @@ use kernel::{
 };
 
 /// The patch in transition, whichever phase that is in.
-static CURRENT: Shared<Option<Arc<Patch>>> = Shared::new(None);
+static CURRENT: LockedBy<Option<Arc<Patch>>> = LockedBy::new(None);
 
 /// The transition that has been started.
-static RUNNING: Owned<Option<Running>> = Owned::new(None);
+static RUNNING: TakeCell<Option<Running>> = TakeCell::new(None);
 
 /// Identifies the patch in transition to those without the mutex; 0 for none.
 static CURRENT_ID: Atomic<usize> = Atomic::new(0);
@@ -88,17 +88,17 @@ pub(crate) fn current_id() -> usize {
 }
 
 /// Returns the patch in transition.
-pub(crate) fn current(locked: &Locked) -> Option<&Arc<Patch>> {
+pub(crate) fn current(locked: &KlpLocked) -> Option<&Arc<Patch>> {
     CURRENT.borrow(locked).as_ref()
 }
 
 /// Returns whether `patch` is in transition.
-pub(crate) fn is_current(locked: &Locked, patch: &Patch) -> bool {
+pub(crate) fn is_current(locked: &KlpLocked, patch: &Patch) -> bool {
     current(locked).is_some_and(|current| core::ptr::eq(Arc::as_ptr(current), patch))
 }
 
 /// Calls `f` for the transition that has been started, if there is one.
-pub(crate) fn with_running<R>(locked: &Locked, f: impl FnOnce(&mut Running) -> R) -> Option<R> {
+pub(crate) fn with_running<R>(locked: &KlpLocked, f: impl FnOnce(&mut Running) -> R) -> Option<R> {
     RUNNING.with(locked, |running| running.as_mut().map(f))
 }
 
@@ -130,7 +130,7 @@ impl Gone {
 
 /// Tries to switch all tasks that are left, and ends the transition if none remains. Returns
 /// [`None`] when no transition runs.
-pub(crate) fn try_complete(locked: &mut Locked) -> Option<Progress> {
+pub(crate) fn try_complete(locked: &mut KlpLocked) -> Option<Progress> {
     if let Some(delay) = with_running(locked, |running| running.try_switch(locked))? {
         return Some(Progress::Incomplete(delay));
     }
@@ -156,7 +156,7 @@ pub(crate) struct Begun(Transition);
 /// Begins a transition of `patch` to `target`: gives all tasks their initial state and makes the
 /// functions depend on it, but switches nobody yet.
 pub(crate) fn begin(
-    locked: &mut Locked,
+    locked: &mut KlpLocked,
     patch: &Arc<Patch>,
     target: Target,
     replaced: KVec<Arc<Patch>>,
@@ -192,14 +192,14 @@ impl Begun {
     }
 
     /// Starts switching tasks.
-    pub(crate) fn start(self, locked: &Locked) {
+    pub(crate) fn start(self, locked: &KlpLocked) {
         let running = Running(self.0, Tries::NONE);
         running.start(locked);
         RUNNING.with(locked, |slot| *slot = Some(running));
     }
 
     /// Ends a transition to a patch, none of whose functions is to stay on its func stack.
-    pub(crate) fn cancel(mut self, locked: &mut Locked) {
+    pub(crate) fn cancel(mut self, locked: &mut KlpLocked) {
         klp_debug!(
             c"klp_cancel_transition",
             "'{}': canceling patching transition, going to unpatch\n",
@@ -234,7 +234,7 @@ pub(crate) struct Running(Transition, Tries);
 
 impl Running {
     /// Lets tasks switch.
-    fn start(&self, locked: &Locked) {
+    fn start(&self, locked: &KlpLocked) {
         let Transition { patch, target, .. } = &self.0;
         pr_notice!(
             "'{}': starting {} transition\n",
@@ -247,14 +247,14 @@ impl Running {
     }
 
     /// Publishes what must not be on the stack of a task that is switched.
-    fn publish_left(&self, locked: &Locked) {
+    fn publish_left(&self, locked: &KlpLocked) {
         let Transition { patch, target, .. } = &self.0;
         // SAFETY: The transition holds the patch until it is complete, which withdraws the check.
         unsafe { patch.check.publish(locked, left(locked, patch, *target)) };
     }
 
     /// Brings the transition in line with an object that was patched, or is not any more.
-    pub(crate) fn update_left(&self, locked: &Locked) {
+    pub(crate) fn update_left(&self, locked: &KlpLocked) {
         // In between the scheduler switches nobody.
         StackCheck::withdraw();
         self.publish_left(locked);
@@ -262,7 +262,7 @@ impl Running {
 
     /// Tries to switch all tasks that are left. Returns the wait before the next try, in jiffies,
     /// unless none is left.
-    fn try_switch(&mut self, locked: &Locked) -> Option<Jiffies> {
+    fn try_switch(&mut self, locked: &KlpLocked) -> Option<Jiffies> {
         let Running(Transition { target, .. }, tries) = self;
         let was_listed = !tries.only_exiting;
         // Once all others are switched, nobody else has to be.
@@ -303,7 +303,7 @@ impl Running {
     }
 
     /// Turns the transition round.
-    pub(crate) fn reverse(&mut self, locked: &Locked) {
+    pub(crate) fn reverse(&mut self, locked: &KlpLocked) {
         let Running(Transition { patch, target, .. }, tries) = self;
         *target = target.reversed();
         klp_debug!(
@@ -330,7 +330,7 @@ impl Running {
     ///
     /// That may break them, as the administrator who asked for it knows. The patches that lose
     /// their functions keep their modules.
-    pub(crate) fn force(&self, locked: &Locked) {
+    pub(crate) fn force(&self, locked: &KlpLocked) {
         let Running(transition, tries) = self;
         let Transition { patch, target, .. } = transition;
         pr_warn!("forcing remaining tasks to the patched state\n");
@@ -351,7 +351,7 @@ impl Running {
 
 /// The functions of all patched objects of `patch` that a switch to `target` leaves.
 fn left<'a>(
-    locked: &'a Locked,
+    locked: &'a KlpLocked,
     patch: &'a Patch,
     target: Target,
 ) -> impl Iterator<Item = Left> + 'a {
@@ -380,7 +380,7 @@ impl Transition {
     ///
     /// What was begun first ends last, but for states that go with replaced patches: the functions
     /// of the patch must not meet them.
-    fn complete(self, locked: &mut Locked) -> Gone {
+    fn complete(self, locked: &mut KlpLocked) -> Gone {
         let (patch, target) = (&*self.patch, self.target);
         klp_debug!(
             c"klp_complete_transition",
@@ -408,7 +408,7 @@ impl Transition {
     }
 
     /// The patch is in effect, and nothing else is of those that it replaces.
-    fn finish_enable(&self, locked: &mut Locked) {
+    fn finish_enable(&self, locked: &mut KlpLocked) {
         let Self {
             patch, replaced, ..
         } = self;
@@ -429,19 +429,19 @@ impl Transition {
     }
 
     /// The patch is not in effect after all: its transition was turned round, or did not start.
-    fn abort_enable(&self, locked: &mut Locked) {
+    fn abort_enable(&self, locked: &mut KlpLocked) {
         self.unpatch(locked);
         state::abort_enable(locked, &self.patch, &self.replaced);
     }
 
     /// The patch is not in effect any more.
-    fn finish_disable(&self, locked: &mut Locked) {
+    fn finish_disable(&self, locked: &mut KlpLocked) {
         self.unpatch(locked);
         state::finish_disable(locked, &self.patch);
     }
 
     /// The patch stays in effect: its transition was turned round.
-    fn abort_disable(&self, locked: &mut Locked) {
+    fn abort_disable(&self, locked: &mut KlpLocked) {
         stack::set_transition(locked, &self.patch, false);
         self.release_tasks(locked);
         state::abort_disable(locked, &self.patch);
@@ -449,7 +449,7 @@ impl Transition {
     }
 
     /// Takes all functions of the patch off their func stacks, and calls what is due for that.
-    fn unpatch(&self, locked: &mut Locked) {
+    fn unpatch(&self, locked: &mut KlpLocked) {
         unpatch_objects(locked, &self.patch, false);
         stack::set_transition(locked, &self.patch, false);
         self.release_tasks(locked);
@@ -460,7 +460,7 @@ impl Transition {
     }
 
     /// Lets go of the functions that are on no func stack any more, and of the tasks.
-    fn release_tasks(&self, locked: &mut Locked) {
+    fn release_tasks(&self, locked: &mut KlpLocked) {
         stack::unhook_unused(locked);
         // Waits: the handler must see that it need not ask before it could see KLP_TRANSITION_IDLE,
         // and be done with the functions that are gone.
@@ -469,19 +469,19 @@ impl Transition {
         tasks::set_idle();
     }
 
-    fn post_patch(&self, locked: &Locked) {
+    fn post_patch(&self, locked: &KlpLocked) {
         for object in loaded_objects(locked, &self.patch) {
             object.post_patch(locked);
         }
     }
 }
 
-fn loaded_objects<'a>(locked: &'a Locked, patch: &'a Patch) -> impl Iterator<Item = &'a Object> {
+fn loaded_objects<'a>(locked: &'a KlpLocked, patch: &'a Patch) -> impl Iterator<Item = &'a Object> {
     let objects = patch.objects.borrow(locked).iter();
     objects.filter(|object| object.is_loaded(locked))
 }
 
-fn unpatch_objects(locked: &Locked, patch: &Patch, nops_only: bool) {
+fn unpatch_objects(locked: &KlpLocked, patch: &Patch, nops_only: bool) {
     let objects = patch.objects.borrow(locked).iter();
     for object in objects.filter(|object| object.patched.get(locked)) {
         stack::unpatch_object(locked, object, nops_only);

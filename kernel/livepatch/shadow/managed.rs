@@ -129,7 +129,7 @@ pub(crate) fn live(id: usize) -> usize {
 ///
 /// That of `f`, which ends it.
 pub(crate) fn for_each_unowned(
-    _locked: &crate::lock::Locked,
+    _locked: &crate::lock::KlpLocked,
     mut f: impl FnMut(usize, usize) -> fmt::Result,
 ) -> fmt::Result {
     // There is one walk at a time, as the mutex is held.
