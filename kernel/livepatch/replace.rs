@@ -19,9 +19,9 @@ use crate::{
     registry::patches,
     rules::sets::{
         self,
-        Livepatch,
+        Common, //
+        LivepatchParts,
         Rules,
-        Shared, //
     },
 };
 use kernel::{
@@ -53,7 +53,7 @@ pub(crate) fn replaced(locked: &KlpLocked, new: &Descriptor<'_>) -> Result<KVec<
 struct Parts<'a> {
     name: &'a CStr,
     rules: Rules<'a>,
-    funcs: KVVec<sets::Func<'a>>,
+    funcs: KVVec<sets::FuncId<'a>>,
     ids: KVVec<usize>,
 }
 
@@ -98,7 +98,7 @@ impl<'a> Parts<'a> {
     }
 
     fn push(&mut self, object: Option<&'a CStr>, name: &'a CStr, sympos: usize) -> Result {
-        let func = sets::Func {
+        let func = sets::FuncId {
             object: object.map(CStr::to_bytes),
             name: name.to_bytes(),
             position: sympos.max(1),
@@ -120,8 +120,8 @@ impl<'a> Parts<'a> {
         sets::sort(&mut self.ids);
     }
 
-    fn livepatch(&self) -> Livepatch<'_> {
-        Livepatch {
+    fn livepatch(&self) -> LivepatchParts<'_> {
+        LivepatchParts {
             name: self.name.to_bytes(),
             rules: self.rules,
             funcs: &self.funcs,
@@ -162,13 +162,13 @@ pub(crate) fn is_apart(locked: &KlpLocked, new: &Descriptor<'_>) -> Result<bool>
     };
     let other = BStr::from_bytes(conflict.other);
     match conflict.shared {
-        Shared::Func(func) => pr_err!(
+        Common::Func(func) => pr_err!(
             "livepatch '{}' changes {}, as does '{}', which it does not replace\n",
             new.name,
-            Label(func.object, func.name, func.position),
+            FuncLabel(func.object, func.name, func.position),
             other
         ),
-        Shared::Id(id) => pr_err!(
+        Common::Id(id) => pr_err!(
             "livepatch '{}' has state or shadow id {}, as has '{}', which it does not replace\n",
             new.name,
             id,
@@ -179,9 +179,9 @@ pub(crate) fn is_apart(locked: &KlpLocked, new: &Descriptor<'_>) -> Result<bool>
 }
 
 /// Shows a function as `object:name,position`.
-struct Label<'a>(Option<&'a [u8]>, &'a [u8], usize);
+struct FuncLabel<'a>(Option<&'a [u8]>, &'a [u8], usize);
 
-impl<'a> Label<'a> {
+impl<'a> FuncLabel<'a> {
     fn new(object: &'a Object, func: &'a patch::Func) -> Self {
         Self(
             object.module_name().map(CStr::to_bytes),
@@ -191,7 +191,7 @@ impl<'a> Label<'a> {
     }
 }
 
-impl fmt::Display for Label<'_> {
+impl fmt::Display for FuncLabel<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_fmt(fmt!(
             "{}:{},{}",
@@ -224,7 +224,7 @@ fn find_alias(
     patch: &Patch,
     object: &Object,
     older: &Patch,
-    found: impl FnOnce(Label<'_>, Label<'_>),
+    found: impl FnOnce(FuncLabel<'_>, FuncLabel<'_>),
 ) -> Result {
     let (rules, older_rules) = (patch.sets.rules(), older.sets.rules());
     if !rules.must_not_share(&older_rules) {
@@ -239,8 +239,8 @@ fn find_alias(
     let common = sets::first_common(&funcs, &older_funcs, |(addr, _)| *addr);
     if let Some(((_, func), (_, older_func))) = common {
         found(
-            Label::new(object, func),
-            Label::new(older_object, older_func),
+            FuncLabel::new(object, func),
+            FuncLabel::new(older_object, older_func),
         );
     }
     Ok(())

@@ -25,8 +25,8 @@ use crate::{
         Acts,
         Claim,
         Facts,
+        OwnerTable, //
         Refusal,
-        Table, //
     },
     shadow, //
 };
@@ -45,7 +45,7 @@ use kernel::{
 #[derive(Clone, Copy)]
 struct Owners<'a>(&'a KlpLocked);
 
-impl Table<Source> for Owners<'_> {
+impl OwnerTable<Source> for Owners<'_> {
     fn for_each<'a>(&'a self, f: &mut dyn FnMut(&'a Claim<Source>)) {
         for patch in patches(self.0) {
             for_each_claim(self.0, patch, f);
@@ -100,7 +100,7 @@ impl Acts<Source> for Caller<'_> {
             if claim.data.name.is_some() {
                 pr_warn!(
                     "pre-patch callback failed for state {} ({})\n",
-                    Label(claim),
+                    StateLabel(claim),
                     err.to_errno()
                 );
             }
@@ -249,7 +249,7 @@ pub(crate) fn check_disable(locked: &KlpLocked, patch: &Patch) -> Result {
         pr_err!(
             "livepatch '{}': state {} cannot be removed\n",
             &*patch.name,
-            Label(claim)
+            StateLabel(claim)
         );
     }
     pr_err!(
@@ -260,9 +260,9 @@ pub(crate) fn check_disable(locked: &KlpLocked, patch: &Patch) -> Result {
 }
 
 /// The id of a state, and its name if it has one.
-struct Label<'a>(&'a Claim<Source>);
+struct StateLabel<'a>(&'a Claim<Source>);
 
-impl fmt::Display for Label<'_> {
+impl fmt::Display for StateLabel<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0.id)?;
         match &self.0.data.name {
@@ -315,14 +315,14 @@ pub(crate) fn is_compatible(
             }
         });
         if let Some((refusal, old)) = refused {
-            say_why(refusal, name, &patch.name, Label(old));
+            say_why(refusal, name, &patch.name, StateLabel(old));
             return false;
         }
     }
     true
 }
 
-fn say_why(refusal: Refusal, name: &CStr, old_patch: &CStr, state: Label<'_>) {
+fn say_why(refusal: Refusal, name: &CStr, old_patch: &CStr, state: StateLabel<'_>) {
     match refusal {
         // The kselftests of 7.3, and those of the series, expect no more than the line that
         // follows.

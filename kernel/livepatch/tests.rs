@@ -39,11 +39,11 @@ mod suite {
             self,
             find_conflict,
             Asked,
+            Common, //
             Conflict,
-            Func,
-            Livepatch,
+            FuncId,
+            LivepatchParts,
             Rules,
-            Shared, //
         },
         rules::symbol::{
             parse_section,
@@ -372,7 +372,7 @@ mod suite {
 
     #[test]
     fn sets_what_is_shared() -> Result {
-        let func = |name, position| Func {
+        let func = |name, position| FuncId {
             object: None,
             name,
             position,
@@ -389,26 +389,26 @@ mod suite {
             own,
             supersedes: &[],
         };
-        let new = Livepatch {
+        let new = LivepatchParts {
             name: b"new",
             rules: rules(1),
             funcs: &mine,
             ids: &[4, 8],
         };
-        let apart = Livepatch {
+        let apart = LivepatchParts {
             name: b"apart",
             rules: rules(2),
             funcs: &yours,
             ids: &[5, 7],
         };
         let ours = [func(&b"ours"[..], 2)];
-        let other_func = Livepatch {
+        let other_func = LivepatchParts {
             name: b"func",
             rules: rules(3),
             funcs: &ours,
             ids: &[4],
         };
-        let other_id = Livepatch {
+        let other_id = LivepatchParts {
             name: b"id",
             rules: rules(4),
             funcs: &[],
@@ -418,14 +418,14 @@ mod suite {
         assert_eq!(
             find_conflict(&new, &[other_id, apart, other_func]),
             Some(Conflict {
-                shared: Shared::Func(ours[0]),
+                shared: Common::Func(ours[0]),
                 other: b"func",
             })
         );
         assert_eq!(
             find_conflict(&new, &[apart, other_id]),
             Some(Conflict {
-                shared: Shared::Id(8),
+                shared: Common::Id(8),
                 other: b"id",
             })
         );

@@ -109,7 +109,7 @@ impl<T> Claim<T> {
 }
 
 /// The claims of all livepatches that are enabled or in transition.
-pub(crate) trait Table<T> {
+pub(crate) trait OwnerTable<T> {
     /// Calls `f` for all claims, those of the oldest livepatch first.
     fn for_each<'a>(&'a self, f: &mut dyn FnMut(&'a Claim<T>));
 
@@ -174,7 +174,7 @@ pub(crate) trait Acts<T> {
 /// Makes the livepatch an owner of all claims in `claims`. On an error it is one of none.
 pub(crate) fn hold<'a, T: 'a, A: Acts<T>>(
     claims: impl Iterator<Item = &'a Claim<T>> + Clone,
-    table: &impl Table<T>,
+    table: &impl OwnerTable<T>,
     acts: &mut A,
 ) -> Result<(), A::Error> {
     for claim in claims.clone() {
@@ -193,7 +193,7 @@ pub(crate) fn hold<'a, T: 'a, A: Acts<T>>(
 /// livepatch that had it.
 pub(crate) fn release<'a, T: 'a, A: Acts<T>>(
     claims: impl Iterator<Item = &'a Claim<T>>,
-    table: &impl Table<T>,
+    table: &impl OwnerTable<T>,
     acts: &mut A,
     forced: bool,
 ) {
@@ -202,7 +202,12 @@ pub(crate) fn release<'a, T: 'a, A: Acts<T>>(
     }
 }
 
-fn release_one<T, A: Acts<T>>(claim: &Claim<T>, table: &impl Table<T>, acts: &mut A, forced: bool) {
+fn release_one<T, A: Acts<T>>(
+    claim: &Claim<T>,
+    table: &impl OwnerTable<T>,
+    acts: &mut A,
+    forced: bool,
+) {
     if !claim.is_held() {
         return;
     }
@@ -224,7 +229,7 @@ fn release_one<T, A: Acts<T>>(claim: &Claim<T>, table: &impl Table<T>, acts: &mu
 /// On an error [`undo_enter`] is still due.
 pub(crate) fn enter<T, A: Acts<T>>(
     claims: &[Claim<T>],
-    table: &impl Table<T>,
+    table: &impl OwnerTable<T>,
     acts: &mut A,
 ) -> Result<(), A::Error> {
     for claim in claims {
@@ -245,7 +250,7 @@ pub(crate) fn enter<T, A: Acts<T>>(
 /// Livepatches are about to leave: announces to the states that go with them what comes.
 pub(crate) fn prepare_leave<'a, T: 'a, A: Acts<T>>(
     claims: impl Iterator<Item = &'a Claim<T>> + Clone,
-    table: &impl Table<T>,
+    table: &impl OwnerTable<T>,
     acts: &mut A,
 ) {
     for claim in claims.clone() {
@@ -262,7 +267,7 @@ pub(crate) fn prepare_leave<'a, T: 'a, A: Acts<T>>(
 /// Livepatches have left: removes the states that go with them, and ends their ownership.
 pub(crate) fn leave<'a, T: 'a, A: Acts<T>>(
     claims: impl Iterator<Item = &'a Claim<T>>,
-    table: &impl Table<T>,
+    table: &impl OwnerTable<T>,
     acts: &mut A,
     forced: bool,
 ) {
@@ -303,7 +308,7 @@ pub(crate) fn settle<T, A: Acts<T>>(claims: &[Claim<T>], acts: &mut A) {
 /// ownership.
 pub(crate) fn undo_enter<T, A: Acts<T>>(
     claims: &[Claim<T>],
-    table: &impl Table<T>,
+    table: &impl OwnerTable<T>,
     acts: &mut A,
     forced: bool,
 ) {

@@ -98,7 +98,7 @@ impl<'a> Rules<'a> {
 
 /// A function that a livepatch changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Func<'a> {
+pub(crate) struct FuncId<'a> {
     /// The name of the module, [`None`] for vmlinux.
     pub(crate) object: Option<&'a [u8]>,
     pub(crate) name: &'a [u8],
@@ -108,19 +108,19 @@ pub(crate) struct Func<'a> {
 
 /// A livepatch, as far as sets are concerned.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Livepatch<'a> {
+pub(crate) struct LivepatchParts<'a> {
     pub(crate) name: &'a [u8],
     pub(crate) rules: Rules<'a>,
     /// What it changes, nops not included; [sorted](sort).
-    pub(crate) funcs: &'a [Func<'a>],
+    pub(crate) funcs: &'a [FuncId<'a>],
     /// Its states and shadow variables; sorted.
     pub(crate) ids: &'a [usize],
 }
 
 /// What two livepatches have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Shared<'a> {
-    Func(Func<'a>),
+pub(crate) enum Common<'a> {
+    Func(FuncId<'a>),
     /// The id of a state or of shadow variables.
     Id(usize),
 }
@@ -128,12 +128,12 @@ pub(crate) enum Shared<'a> {
 /// Why a livepatch cannot be enabled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Conflict<'a> {
-    pub(crate) shared: Shared<'a>,
+    pub(crate) shared: Common<'a>,
     /// The name of the livepatch that has it, and would stay.
     pub(crate) other: &'a [u8],
 }
 
-/// Sorts `items` for use in a [`Livepatch`] and in [`first_common`].
+/// Sorts `items` for use in a [`LivepatchParts`] and in [`first_common`].
 pub(crate) fn sort<T: Copy + Ord>(items: &mut [T]) {
     sort_by_key(items, |item| *item);
 }
@@ -161,11 +161,11 @@ pub(crate) fn first_common<'a, T, K: PartialOrd>(
 }
 
 /// Returns what two livepatches have in common: the first function, else the first id.
-fn shared<'a>(one: &Livepatch<'a>, two: &Livepatch<'a>) -> Option<Shared<'a>> {
+fn shared<'a>(one: &LivepatchParts<'a>, two: &LivepatchParts<'a>) -> Option<Common<'a>> {
     let func = first_common(one.funcs, two.funcs, |func| *func);
     let id = || first_common(one.ids, two.ids, |id| *id);
-    func.map(|(func, _)| Shared::Func(*func))
-        .or_else(|| id().map(|(id, _)| Shared::Id(*id)))
+    func.map(|(func, _)| Common::Func(*func))
+        .or_else(|| id().map(|(id, _)| Common::Id(*id)))
 }
 
 /// Returns what keeps `new` from being enabled next to those of `enabled` that it does not replace.
@@ -173,8 +173,8 @@ fn shared<'a>(one: &Livepatch<'a>, two: &Livepatch<'a>) -> Option<Shared<'a>> {
 /// Of several conflicts it is the least, functions before ids, whatever the order of `enabled`.
 /// `O(n)` in the functions and ids of all livepatches.
 pub(crate) fn find_conflict<'a>(
-    new: &Livepatch<'a>,
-    enabled: &[Livepatch<'a>],
+    new: &LivepatchParts<'a>,
+    enabled: &[LivepatchParts<'a>],
 ) -> Option<Conflict<'a>> {
     let mut found: Option<Conflict<'a>> = None;
     for other in enabled {

@@ -7,11 +7,11 @@
 use crate::rules::sets::{
     self,
     Asked,
+    Common, //
     Conflict,
-    Func,
-    Livepatch,
+    FuncId,
+    LivepatchParts,
     Rules,
-    Shared, //
 };
 
 /// A livepatch, enabled or to be loaded.
@@ -49,10 +49,10 @@ impl Patch {
     fn livepatch<'a>(
         &'a self,
         strict: bool,
-        funcs: &'a [Func<'a>],
+        funcs: &'a [FuncId<'a>],
         ids: &'a [usize],
-    ) -> Livepatch<'a> {
-        Livepatch {
+    ) -> LivepatchParts<'a> {
+        LivepatchParts {
             name: self.name.as_bytes(),
             rules: self.rules(strict),
             funcs,
@@ -60,11 +60,11 @@ impl Patch {
         }
     }
 
-    fn sorted(&self) -> (Vec<Func<'_>>, Vec<usize>) {
+    fn sorted(&self) -> (Vec<FuncId<'_>>, Vec<usize>) {
         let mut funcs: Vec<_> = self
             .funcs
             .iter()
-            .map(|(object, name, position)| Func {
+            .map(|(object, name, position)| FuncId {
                 object: object.as_deref().map(str::as_bytes),
                 name: name.as_bytes(),
                 position: (*position).max(1),
@@ -92,12 +92,12 @@ impl From<Conflict<'_>> for Refusal {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         let other = text(conflict.other);
         match conflict.shared {
-            Shared::Func(func) => {
+            Common::Func(func) => {
                 let object = text(func.object.unwrap_or(b"vmlinux"));
                 let label = format!("{object}:{},{}", text(func.name), func.position);
                 Refusal::Func(label, other)
             }
-            Shared::Id(id) => Refusal::Id(id, other),
+            Common::Id(id) => Refusal::Id(id, other),
         }
     }
 }

@@ -18,8 +18,8 @@ use crate::rules::owners::{
     Claim,
     Facts,
     Kind,
+    OwnerTable,
     Refusal,
-    Table,
     Traits, //
 };
 use proptest::{
@@ -141,7 +141,7 @@ struct World {
     effects: RefCell<Effects>,
 }
 
-impl Table<Owner> for World {
+impl OwnerTable<Owner> for World {
     fn for_each<'a>(&'a self, f: &mut dyn FnMut(&'a Claim<Owner>)) {
         for &owner in &self.list {
             self.livepatches[owner].claims.iter().for_each(&mut *f);
