@@ -226,7 +226,7 @@ fn patch_objects(locked: &KlpLocked, patch: &Patch) -> Result {
         if !object.is_loaded(locked) {
             continue;
         }
-        state::begin_object(locked, object)?;
+        state::own_shadow_types(locked, object)?;
         object.pre_patch(locked).inspect_err(|_| {
             pr_warn!(
                 "pre-patch callback failed for object '{}'\n",

@@ -17,8 +17,8 @@ use crate::{
     lookup::Extent,
     rules::owners::{
         Claim,
+        Contract, //
         Kind,
-        Traits, //
     },
     rules::symbol::{
         MAX_OBJECT_LEN,
@@ -656,19 +656,19 @@ impl Descriptor<'_> {
                 Some(name)
             };
             let callbacks = state.callbacks;
-            let traits = Traits {
+            let contract = Contract {
                 shadow: state.is_shadow,
                 block_disable: state.block_disable,
             };
             let kind = if name.is_some()
-                || traits != Traits::default()
+                || contract != Contract::default()
                 || callbacks.pre_patch.is_some()
                 || callbacks.post_patch.is_some()
                 || callbacks.pre_unpatch.is_some()
                 || callbacks.post_unpatch.is_some()
                 || callbacks.shadow_dtor.is_some()
             {
-                Kind::Managed(traits)
+                Kind::Managed(contract)
             } else {
                 Kind::Legacy
             };

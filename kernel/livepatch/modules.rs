@@ -91,7 +91,7 @@ fn apply_bound(locked: &KlpLocked, patch: &Patch, object: &Object, module: &Modu
         .inspect_err(warn)
         .and_then(|()| apply_relocated(locked, patch, object, module));
     result.inspect_err(|_| {
-        state::end_object(locked, patch, object);
+        state::disown_shadow_types(locked, patch, object);
         // Also the relocations: the module may be loaded again, elsewhere.
         // SAFETY: They were applied above, and nobody was led to the patch's code for the object.
         unsafe { patch.clear_relocations(locked, object) };
@@ -107,7 +107,7 @@ fn apply_relocated(locked: &KlpLocked, patch: &Patch, object: &Object, module: &
         module.name()
     );
 
-    state::begin_object(locked, object)?;
+    state::own_shadow_types(locked, object)?;
     object.pre_patch(locked).inspect_err(|_| {
         pr_warn!(
             "pre-patch callback failed for object '{}'\n",
@@ -170,7 +170,7 @@ fn revert(locked: &KlpLocked, patches: &[Arc<Patch>], module: &Module) {
             update_left(locked);
         }
         object.post_unpatch(locked);
-        state::end_object(locked, patch, object);
+        state::disown_shadow_types(locked, patch, object);
         // SAFETY: They were applied when the object was bound. The module is going: nobody runs its
         // functions, nor the patch's for them.
         unsafe { patch.clear_relocations(locked, object) };

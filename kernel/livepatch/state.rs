@@ -22,8 +22,8 @@ use crate::{
     registry::patches,
     rules::owners::{
         self,
-        Acts,
         Claim,
+        Effects,
         Facts,
         OwnerTable, //
         Refusal,
@@ -68,7 +68,7 @@ fn for_each_claim<'a>(
 /// Calls callbacks of livepatches, which are held as long as they have claims.
 struct Caller<'a>(&'a KlpLocked);
 
-impl Acts<Source> for Caller<'_> {
+impl Effects<Source> for Caller<'_> {
     type Error = Error;
 
     fn join(&mut self, claim: &Claim<Source>) -> Result {
@@ -136,9 +136,9 @@ fn leaving<'a>(
 ///
 /// [`ENOMEM`]; what `pre_patch` callbacks return, after a message. [`abort_enable`] is due then.
 pub(crate) fn begin_enable(locked: &KlpLocked, patch: &Patch, replaced: &[Arc<Patch>]) -> Result {
-    let (table, acts) = (&Owners(locked), &mut Caller(locked));
-    owners::enter(patch.claims.borrow(locked), table, acts)?;
-    owners::prepare_leave(leaving(locked, replaced), table, acts);
+    let (table, effects) = (&Owners(locked), &mut Caller(locked));
+    owners::begin_enable(patch.claims.borrow(locked), table, effects)?;
+    owners::begin_disable(leaving(locked, replaced), table, effects);
     Ok(())
 }
 
@@ -146,31 +146,31 @@ pub(crate) fn begin_enable(locked: &KlpLocked, patch: &Patch, replaced: &[Arc<Pa
 ///
 /// No task may be able to run functions of the replaced livepatches, but those that were forced.
 pub(crate) fn finish_enable(locked: &KlpLocked, patch: &Patch, replaced: &[Arc<Patch>]) {
-    let (table, acts) = (&Owners(locked), &mut Caller(locked));
+    let (table, effects) = (&Owners(locked), &mut Caller(locked));
     for old in replaced {
         let forced = old.is_forced(locked);
         for object in old.objects.borrow(locked) {
-            owners::release(object.claims.iter(), table, acts, forced);
+            owners::disown(object.claims.iter(), table, effects, forced);
         }
-        owners::leave(old.claims.borrow(locked).iter(), table, acts, forced);
+        owners::finish_disable(old.claims.borrow(locked).iter(), table, effects, forced);
     }
-    owners::settle(patch.claims.borrow(locked), acts);
+    owners::finish_enable(patch.claims.borrow(locked), effects);
 }
 
 /// Ends a transition to `patch` that failed or was turned round. The mirror of [`begin_enable`].
 ///
 /// No task may be able to run functions of `patch`, unless it was forced.
 pub(crate) fn abort_enable(locked: &KlpLocked, patch: &Patch, replaced: &[Arc<Patch>]) {
-    let (table, acts) = (&Owners(locked), &mut Caller(locked));
-    owners::stay(leaving(locked, replaced), acts);
+    let (table, effects) = (&Owners(locked), &mut Caller(locked));
+    owners::abort_disable(leaving(locked, replaced), effects);
     let forced = patch.is_forced(locked);
-    owners::undo_enter(patch.claims.borrow(locked), table, acts, forced);
+    owners::abort_enable(patch.claims.borrow(locked), table, effects, forced);
 }
 
 /// Begins the transition away from `patch`.
 pub(crate) fn begin_disable(locked: &KlpLocked, patch: &Patch) {
     let claims = patch.claims.borrow(locked).iter();
-    owners::prepare_leave(claims, &Owners(locked), &mut Caller(locked));
+    owners::begin_disable(claims, &Owners(locked), &mut Caller(locked));
 }
 
 /// Ends the transition away from `patch`: removes the states that went with it.
@@ -179,12 +179,12 @@ pub(crate) fn begin_disable(locked: &KlpLocked, patch: &Patch) {
 pub(crate) fn finish_disable(locked: &KlpLocked, patch: &Patch) {
     let claims = patch.claims.borrow(locked).iter();
     let forced = patch.is_forced(locked);
-    owners::leave(claims, &Owners(locked), &mut Caller(locked), forced);
+    owners::finish_disable(claims, &Owners(locked), &mut Caller(locked), forced);
 }
 
 /// Ends a transition away from `patch` that was turned round.
 pub(crate) fn abort_disable(locked: &KlpLocked, patch: &Patch) {
-    owners::stay(patch.claims.borrow(locked).iter(), &mut Caller(locked));
+    owners::abort_disable(patch.claims.borrow(locked).iter(), &mut Caller(locked));
 }
 
 /// Makes a livepatch an owner of the shadow variables of one of its objects, which is loaded.
@@ -192,9 +192,9 @@ pub(crate) fn abort_disable(locked: &KlpLocked, patch: &Patch) {
 /// # Errors
 ///
 /// [`ENOMEM`], after a message and with nothing changed.
-pub(crate) fn begin_object(locked: &KlpLocked, object: &Object) -> Result {
+pub(crate) fn own_shadow_types(locked: &KlpLocked, object: &Object) -> Result {
     let claims = object.claims.iter();
-    owners::hold(claims, &Owners(locked), &mut Caller(locked)).inspect_err(|err| {
+    owners::own(claims, &Owners(locked), &mut Caller(locked)).inspect_err(|err| {
         pr_warn!(
             "failed to register shadow types for object '{}' ({})\n",
             object.label(),
@@ -203,11 +203,11 @@ pub(crate) fn begin_object(locked: &KlpLocked, object: &Object) -> Result {
     })
 }
 
-/// Ends what [`begin_object`] began, if that was called.
-pub(crate) fn end_object(locked: &KlpLocked, patch: &Patch, object: &Object) {
+/// Ends what [`own_shadow_types`] began, if that was called.
+pub(crate) fn disown_shadow_types(locked: &KlpLocked, patch: &Patch, object: &Object) {
     let claims = object.claims.iter();
     let forced = patch.is_forced(locked);
-    owners::release(claims, &Owners(locked), &mut Caller(locked), forced);
+    owners::disown(claims, &Owners(locked), &mut Caller(locked), forced);
 }
 
 /// Frees the shadow variables that the core manages of what is in a module that goes away.
@@ -239,7 +239,9 @@ pub(crate) fn check_disable(locked: &KlpLocked, patch: &Patch) -> Result {
     let table = Owners(locked);
     let claims = patch.claims.borrow(locked);
     let blocking = claims.iter().find(|claim| {
-        claim.traits().is_some_and(|traits| traits.block_disable)
+        claim
+            .contract()
+            .is_some_and(|contract| contract.block_disable)
             && !table.any(|owner| owner.owns_state(claim.id) && !core::ptr::eq(owner, *claim))
     });
     let Some(claim) = blocking else {
@@ -433,7 +435,9 @@ fn write_line(f: &mut fmt::Formatter<'_>, locked: &KlpLocked, id: usize) -> fmt:
         " managed={} shadow={} block_disable={} live={}",
         any(|claim| claim.is_managed() || !claim.is_state()),
         any(|claim| claim.is_shadow()),
-        any(|claim| claim.traits().is_some_and(|traits| traits.block_disable)),
+        any(|claim| claim
+            .contract()
+            .is_some_and(|contract| contract.block_disable)),
         shadow::live(id)
     )
 }

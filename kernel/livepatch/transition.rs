@@ -455,7 +455,7 @@ impl Transition {
         self.release_tasks(locked);
         for object in loaded_objects(locked, &self.patch) {
             object.post_unpatch(locked);
-            state::end_object(locked, &self.patch, object);
+            state::disown_shadow_types(locked, &self.patch, object);
         }
     }
 

@@ -8,9 +8,9 @@
 //! that holds it, and removed by the newest of those that leave when none stays. Shadow variables
 //! go with the last owner, whatever kind of claim that has.
 //!
-//! [`enter`] and [`prepare_leave`] begin an operation. It ends with [`leave`] for the livepatches
-//! that go away and [`settle`] for one that stays, or, when it is turned round, with [`stay`] and
-//! [`undo_enter`]. `state.c` has nothing like it: see
+//! [`begin_enable`] and [`begin_disable`] begin an operation. It ends with [`finish_disable`] for the livepatches
+//! that go away and [`finish_enable`] for one that stays, or, when it is turned round, with [`abort_disable`] and
+//! [`abort_enable`]. `state.c` has nothing like it: see
 //! `Documentation/livepatch/managed-states.rst`. Pure; tested on the
 //! host.
 
@@ -22,14 +22,14 @@ pub(crate) enum Kind {
     /// A state as in 7.3, which the core only compares.
     Legacy,
     /// A state that the core introduces and removes.
-    Managed(Traits),
+    Managed(Contract),
     /// Shadow variables without a state.
     Shadow,
 }
 
 /// What the rules ask about a managed state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Traits {
+pub(crate) struct Contract {
     /// Shadow variables with the id belong to the state. Livepatches that share it agree in this.
     pub(crate) shadow: bool,
     /// The livepatch cannot remove the state.
@@ -75,18 +75,18 @@ impl<T> Claim<T> {
 
     /// Whether the core calls callbacks for it.
     pub(crate) fn is_managed(&self) -> bool {
-        self.traits().is_some()
+        self.contract().is_some()
     }
 
     /// Whether shadow variables belong to it.
     pub(crate) fn is_shadow(&self) -> bool {
-        self.kind == Kind::Shadow || self.traits().is_some_and(|traits| traits.shadow)
+        self.kind == Kind::Shadow || self.contract().is_some_and(|contract| contract.shadow)
     }
 
     /// What the rules ask about, for a managed state.
-    pub(crate) fn traits(&self) -> Option<Traits> {
+    pub(crate) fn contract(&self) -> Option<Contract> {
         match self.kind {
-            Kind::Managed(traits) => Some(traits),
+            Kind::Managed(contract) => Some(contract),
             Kind::Legacy | Kind::Shadow => None,
         }
     }
@@ -149,7 +149,7 @@ pub(crate) trait OwnerTable<T> {
 }
 
 /// What is done about claims.
-pub(crate) trait Acts<T> {
+pub(crate) trait Effects<T> {
     /// Why an act can fail.
     type Error;
 
@@ -172,15 +172,15 @@ pub(crate) trait Acts<T> {
 }
 
 /// Makes the livepatch an owner of all claims in `claims`. On an error it is one of none.
-pub(crate) fn hold<'a, T: 'a, A: Acts<T>>(
+pub(crate) fn own<'a, T: 'a, A: Effects<T>>(
     claims: impl Iterator<Item = &'a Claim<T>> + Clone,
     table: &impl OwnerTable<T>,
-    acts: &mut A,
+    effects: &mut A,
 ) -> Result<(), A::Error> {
     for claim in claims.clone() {
         if claim.is_shadow() {
-            if let Err(err) = acts.join(claim) {
-                release(claims, table, acts, false);
+            if let Err(err) = effects.join(claim) {
+                disown(claims, table, effects, false);
                 return Err(err);
             }
         }
@@ -191,21 +191,21 @@ pub(crate) fn hold<'a, T: 'a, A: Acts<T>>(
 
 /// Ends the ownership of all claims in `claims`. `forced` says that tasks may still run the
 /// livepatch that had it.
-pub(crate) fn release<'a, T: 'a, A: Acts<T>>(
+pub(crate) fn disown<'a, T: 'a, A: Effects<T>>(
     claims: impl Iterator<Item = &'a Claim<T>>,
     table: &impl OwnerTable<T>,
-    acts: &mut A,
+    effects: &mut A,
     forced: bool,
 ) {
     for claim in claims {
-        release_one(claim, table, acts, forced);
+        disown_one(claim, table, effects, forced);
     }
 }
 
-fn release_one<T, A: Acts<T>>(
+fn disown_one<T, A: Effects<T>>(
     claim: &Claim<T>,
     table: &impl OwnerTable<T>,
-    acts: &mut A,
+    effects: &mut A,
     forced: bool,
 ) {
     if !claim.is_held() {
@@ -215,31 +215,31 @@ fn release_one<T, A: Acts<T>>(
     if !claim.is_shadow() {
         return;
     }
-    acts.part(claim);
+    effects.part(claim);
     if forced {
-        acts.leak(claim);
+        effects.leak(claim);
     }
     if !table.is_shadow_owned(claim.id) {
-        acts.collect(claim);
+        effects.collect(claim);
     }
 }
 
 /// A livepatch comes: makes it an owner, and introduces the states that are new with it.
 ///
-/// On an error [`undo_enter`] is still due.
-pub(crate) fn enter<T, A: Acts<T>>(
+/// On an error [`abort_enable`] is still due.
+pub(crate) fn begin_enable<T, A: Effects<T>>(
     claims: &[Claim<T>],
     table: &impl OwnerTable<T>,
-    acts: &mut A,
+    effects: &mut A,
 ) -> Result<(), A::Error> {
     for claim in claims {
         let new = claim.is_managed() && !table.any(|owner| owner.owns_state(claim.id));
         claim.mark(|marks| marks.introduced = new);
     }
     let is_new = |claim: &Claim<T>| claim.marks.get().introduced;
-    let mut result = hold(claims.iter(), table, acts);
+    let mut result = own(claims.iter(), table, effects);
     for claim in claims.iter().filter(|claim| is_new(claim)) {
-        result = result.and_then(|()| acts.pre_patch(claim));
+        result = result.and_then(|()| effects.pre_patch(claim));
         // Neither for the one that failed nor for those behind it is anything due.
         let done = result.is_ok();
         claim.mark(|marks| marks.introduced = done);
@@ -248,10 +248,10 @@ pub(crate) fn enter<T, A: Acts<T>>(
 }
 
 /// Livepatches are about to leave: announces to the states that go with them what comes.
-pub(crate) fn prepare_leave<'a, T: 'a, A: Acts<T>>(
+pub(crate) fn begin_disable<'a, T: 'a, A: Effects<T>>(
     claims: impl Iterator<Item = &'a Claim<T>> + Clone,
     table: &impl OwnerTable<T>,
-    acts: &mut A,
+    effects: &mut A,
 ) {
     for claim in claims.clone() {
         claim.mark(|marks| marks.leaving = true);
@@ -259,64 +259,64 @@ pub(crate) fn prepare_leave<'a, T: 'a, A: Acts<T>>(
     for claim in claims {
         if table.removes(claim) {
             claim.mark(|marks| marks.removing = true);
-            acts.pre_unpatch(claim);
+            effects.pre_unpatch(claim);
         }
     }
 }
 
 /// Livepatches have left: removes the states that go with them, and ends their ownership.
-pub(crate) fn leave<'a, T: 'a, A: Acts<T>>(
+pub(crate) fn finish_disable<'a, T: 'a, A: Effects<T>>(
     claims: impl Iterator<Item = &'a Claim<T>>,
     table: &impl OwnerTable<T>,
-    acts: &mut A,
+    effects: &mut A,
     forced: bool,
 ) {
     for claim in claims {
         if claim.marks.get().removing {
-            acts.post_unpatch(claim);
+            effects.post_unpatch(claim);
         }
-        release_one(claim, table, acts, forced);
+        disown_one(claim, table, effects, forced);
     }
 }
 
 /// Livepatches stay after all.
-pub(crate) fn stay<'a, T: 'a, A: Acts<T>>(
+pub(crate) fn abort_disable<'a, T: 'a, A: Effects<T>>(
     claims: impl Iterator<Item = &'a Claim<T>>,
-    acts: &mut A,
+    effects: &mut A,
 ) {
     for claim in claims {
         let removing = claim.marks.get().removing;
         claim.mark(|marks| (marks.leaving, marks.removing) = (false, false));
         if removing {
-            acts.post_patch(claim);
+            effects.post_patch(claim);
         }
     }
 }
 
 /// A livepatch has come: the states that it introduced are in effect.
-pub(crate) fn settle<T, A: Acts<T>>(claims: &[Claim<T>], acts: &mut A) {
+pub(crate) fn finish_enable<T, A: Effects<T>>(claims: &[Claim<T>], effects: &mut A) {
     for claim in claims {
         let introduced = claim.marks.get().introduced;
         claim.mark(|marks| marks.introduced = false);
         if introduced {
-            acts.post_patch(claim);
+            effects.post_patch(claim);
         }
     }
 }
 
 /// A livepatch has not come after all: removes the states that it introduced, and ends its
 /// ownership.
-pub(crate) fn undo_enter<T, A: Acts<T>>(
+pub(crate) fn abort_enable<T, A: Effects<T>>(
     claims: &[Claim<T>],
     table: &impl OwnerTable<T>,
-    acts: &mut A,
+    effects: &mut A,
     forced: bool,
 ) {
     for claim in claims {
         if claim.marks.get().introduced {
-            acts.post_unpatch(claim);
+            effects.post_unpatch(claim);
         }
-        release_one(claim, table, acts, forced);
+        disown_one(claim, table, effects, forced);
     }
 }
 
@@ -370,10 +370,10 @@ pub(crate) fn check<'c, T: 'c>(
         return Ok(());
     }
     let Some(claim) = same.find(|claim| claim.is_state()) else {
-        return match old.traits() {
+        return match old.contract() {
             _ if !leaves => Ok(()),
             None => Err(Refusal::Version),
-            Some(traits) if traits.block_disable && !others => Err(Refusal::Blocked),
+            Some(contract) if contract.block_disable && !others => Err(Refusal::Blocked),
             Some(_) => Ok(()),
         };
     };

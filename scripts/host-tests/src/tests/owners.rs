@@ -5,22 +5,22 @@
 
 use super::config;
 use crate::rules::owners::{
+    abort_disable,
+    abort_enable,
+    begin_disable,
+    begin_enable,
     check,
-    enter,
-    hold,
-    leave,
-    prepare_leave,
-    release,
-    settle,
-    stay,
-    undo_enter,
-    Acts,
+    disown,
+    finish_disable,
+    finish_enable,
+    own,
     Claim,
+    Contract, //
+    Effects,
     Facts,
     Kind,
     OwnerTable,
     Refusal,
-    Traits, //
 };
 use proptest::{
     collection::{
@@ -43,11 +43,11 @@ use std::{
 /// Which livepatch a claim is of.
 type Owner = usize;
 
-/// Ids below this have the callbacks and traits that belong to the id, so that livepatches agree.
+/// Ids below this have the callbacks and contract that belong to the id, so that livepatches agree.
 const IDS: std::ops::Range<usize> = 1..7;
 
-fn traits(id: usize) -> Traits {
-    Traits {
+fn contract(id: usize) -> Contract {
+    Contract {
         shadow: id % 2 == 0,
         block_disable: false,
     }
@@ -74,7 +74,7 @@ impl Livepatch {
             let kind = match wish {
                 Wish::Legacy => Kind::Legacy,
                 Wish::Type if id % 2 == 0 => Kind::Shadow,
-                Wish::Managed | Wish::Type => Kind::Managed(traits(id)),
+                Wish::Managed | Wish::Type => Kind::Managed(contract(id)),
             };
             Claim::new(id, kind, owner)
         };
@@ -108,7 +108,7 @@ enum Phase {
 
 /// What the callbacks and the shadow variables have come to.
 #[derive(Debug, Default)]
-struct Effects {
+struct Done {
     phase: BTreeMap<usize, Phase>,
     /// The owners that have joined, by what they own.
     owners: BTreeMap<usize, usize>,
@@ -122,7 +122,7 @@ struct Effects {
     wrong: Option<String>,
 }
 
-impl Effects {
+impl Done {
     fn step(&mut self, claim: &Claim<Owner>, from: &[Phase], to: Phase) {
         let phase = self.phase.entry(claim.id).or_default();
         if !from.contains(phase) {
@@ -138,7 +138,7 @@ struct World {
     list: Vec<Owner>,
     transition: Option<Transition>,
     module: bool,
-    effects: RefCell<Effects>,
+    effects: RefCell<Done>,
 }
 
 impl OwnerTable<Owner> for World {
@@ -152,7 +152,7 @@ impl OwnerTable<Owner> for World {
 
 struct Recorder<'a>(&'a World);
 
-impl Acts<Owner> for Recorder<'_> {
+impl Effects<Owner> for Recorder<'_> {
     type Error = ();
 
     fn join(&mut self, claim: &Claim<Owner>) -> Result<(), ()> {
@@ -293,12 +293,12 @@ impl World {
             replaced: replaced.clone(),
         });
         let this = &*self;
-        let acts = &mut Recorder(this);
-        let entered = enter(&this.livepatches[new].claims, this, acts);
+        let effects = &mut Recorder(this);
+        let entered = begin_enable(&this.livepatches[new].claims, this, effects);
         let failed = entered.is_err() || {
-            prepare_leave(this.claims_of(&replaced).into_iter(), this, acts);
+            begin_disable(this.claims_of(&replaced).into_iter(), this, effects);
             let object = this.livepatches[new].object.iter();
-            this.module && hold(object, this, acts).is_err()
+            this.module && own(object, this, effects).is_err()
         };
         if failed {
             self.reverse();
@@ -318,7 +318,7 @@ impl World {
         });
         self.set_staying(&[]);
         let claims = self.livepatches[old].claims.iter();
-        prepare_leave(claims, self, &mut Recorder(self));
+        begin_disable(claims, self, &mut Recorder(self));
     }
 
     fn reverse(&mut self) {
@@ -365,31 +365,31 @@ impl World {
         };
         self.set_staying(&gone);
         let this = &*self;
-        let acts = &mut Recorder(this);
+        let effects = &mut Recorder(this);
         let claims = &this.livepatches[livepatch].claims;
         for &owner in &gone {
             let old = &this.livepatches[owner];
             let forced = old.forced.get();
-            release(old.object.iter(), this, acts, forced);
+            disown(old.object.iter(), this, effects, forced);
         }
         match (enables, patched) {
             (true, true) => {
                 for &owner in &replaced {
                     let old = &this.livepatches[owner];
-                    leave(old.claims.iter(), this, acts, old.forced.get());
+                    finish_disable(old.claims.iter(), this, effects, old.forced.get());
                 }
-                settle(claims, acts);
+                finish_enable(claims, effects);
             }
             (true, false) => {
-                stay(this.claims_of(&replaced).into_iter(), acts);
+                abort_disable(this.claims_of(&replaced).into_iter(), effects);
                 let forced = this.livepatches[livepatch].forced.get();
-                undo_enter(claims, this, acts, forced);
+                abort_enable(claims, this, effects, forced);
             }
             (false, false) => {
                 let forced = this.livepatches[livepatch].forced.get();
-                leave(claims.iter(), this, acts, forced);
+                finish_disable(claims.iter(), this, effects, forced);
             }
-            (false, true) => stay(claims.iter(), acts),
+            (false, true) => abort_disable(claims.iter(), effects),
         }
         self.list.retain(|owner| !gone.contains(owner));
     }
@@ -401,9 +401,9 @@ impl World {
         for &owner in &this.list {
             let object = this.livepatches[owner].object.iter();
             if this.module {
-                hold(object, this, &mut Recorder(this)).unwrap();
+                own(object, this, &mut Recorder(this)).unwrap();
             } else {
-                release(object, this, &mut Recorder(this), false);
+                disown(object, this, &mut Recorder(this), false);
             }
         }
     }
@@ -637,7 +637,7 @@ fn verdict(
     })
 }
 
-const PLAIN: Traits = Traits {
+const PLAIN: Contract = Contract {
     shadow: false,
     block_disable: false,
 };
@@ -672,7 +672,7 @@ fn check_versions() {
 
 #[test]
 fn check_missing() {
-    let blocks = Kind::Managed(Traits {
+    let blocks = Kind::Managed(Contract {
         block_disable: true,
         ..PLAIN
     });
@@ -697,7 +697,7 @@ fn check_missing() {
 #[test]
 fn check_agreement() {
     let of = |shadow, block_disable| {
-        Kind::Managed(Traits {
+        Kind::Managed(Contract {
             shadow,
             block_disable,
         })
