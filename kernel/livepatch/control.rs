@@ -151,13 +151,14 @@ pub(crate) unsafe fn enable_patch(patch: *mut bindings::klp_patch) -> Result {
         return Err(EBUSY);
     }
     let replaced = replace::replaced(&locked, &desc)?;
-    if !replace::is_apart(&locked, &desc)? || !state::is_compatible(&locked, &desc, &replaced) {
-        return Err(incompatible(desc.module.name()));
-    }
+    replace::check_conflicts(&locked, &desc)
+        .and_then(|()| state::check_states(&locked, &desc, &replaced))
+        .inspect_err(|err| say_incompatible(desc.module.name(), err))?;
 
     let module = ModulePtr::new(desc.module);
     let patch = Patch::new(&locked, desc, &replaced)?;
-    let result = check_aliases(&locked, &patch)
+    let result = replace::check_aliases(&locked, &patch)
+        .inspect_err(|err| say_incompatible(&patch.name, err))
         .and_then(|()| held::hold(&mut locked, module))
         .and_then(|()| publish(&mut locked, &patch))
         .and_then(|()| start(&mut locked, &patch, replaced));
@@ -170,20 +171,13 @@ pub(crate) unsafe fn enable_patch(patch: *mut bindings::klp_patch) -> Result {
     result
 }
 
-/// Says that a livepatch cannot be enabled next to those that are.
-fn incompatible(name: &CStr) -> Error {
-    pr_err!(
-        "Livepatch patch ({}) is not compatible with the already installed livepatches.\n",
-        name
-    );
-    EINVAL
-}
-
-fn check_aliases(locked: &KlpLocked, patch: &Patch) -> Result {
-    if replace::has_no_alias(locked, patch)? {
-        Ok(())
-    } else {
-        Err(incompatible(&patch.name))
+/// Says that a livepatch cannot be enabled next to those that are, if that is why it was refused.
+fn say_incompatible(name: &CStr, err: &Error) {
+    if *err == EINVAL {
+        pr_err!(
+            "Livepatch patch ({}) is not compatible with the already installed livepatches.\n",
+            name
+        );
     }
 }
 

@@ -135,13 +135,12 @@ fn changed(object: &Object) -> impl Iterator<Item = &patch::Func> {
     object.funcs.iter().filter(|func| !func.nop)
 }
 
-/// Whether `new` shares nothing with the livepatches that must not have it too; a message says what
-/// it shares and with whom.
+/// Checks that `new` shares nothing with the livepatches that must not have it too.
 ///
 /// # Errors
 ///
-/// [`ENOMEM`].
-pub(crate) fn is_apart(locked: &KlpLocked, new: &Descriptor<'_>) -> Result<bool> {
+/// [`EINVAL`], after a message that says what it shares and with whom; [`ENOMEM`].
+pub(crate) fn check_conflicts(locked: &KlpLocked, new: &Descriptor<'_>) -> Result {
     let rules = new.sets.rules();
     let mut others = KVec::new();
     for patch in patches(locked) {
@@ -150,7 +149,7 @@ pub(crate) fn is_apart(locked: &KlpLocked, new: &Descriptor<'_>) -> Result<bool>
         }
     }
     if others.is_empty() {
-        return Ok(true);
+        return Ok(());
     }
     let mut enabled = KVec::with_capacity(others.len(), GFP_KERNEL)?;
     for other in &others {
@@ -158,7 +157,7 @@ pub(crate) fn is_apart(locked: &KlpLocked, new: &Descriptor<'_>) -> Result<bool>
     }
     let new = Parts::of_descriptor(new)?;
     let Some(conflict) = sets::find_conflict(&new.livepatch(), &enabled) else {
-        return Ok(true);
+        return Ok(());
     };
     let other = BStr::from_bytes(conflict.other);
     match conflict.shared {
@@ -175,7 +174,7 @@ pub(crate) fn is_apart(locked: &KlpLocked, new: &Descriptor<'_>) -> Result<bool>
             other
         ),
     }
-    Ok(false)
+    Err(EINVAL)
 }
 
 /// Shows a function as `object:name,position`.
@@ -246,18 +245,18 @@ fn find_alias(
     Ok(())
 }
 
-/// Whether no function of `patch`, which is not enabled yet, is one of a livepatch that must not
-/// have it too, under another name; a message says which is. Only what is loaded can be told.
+/// Checks that no function of `patch`, which is not enabled yet, is one of a livepatch that must not
+/// have it too, under another name. Only what is loaded can be told.
 ///
 /// # Errors
 ///
-/// [`ENOMEM`].
-pub(crate) fn has_no_alias(locked: &KlpLocked, patch: &Patch) -> Result<bool> {
-    let mut alone = true;
+/// [`EINVAL`], after a message that says which function is; [`ENOMEM`].
+pub(crate) fn check_aliases(locked: &KlpLocked, patch: &Patch) -> Result {
+    let mut result = Ok(());
     for other in patches(locked) {
         for object in patch.objects.borrow(locked) {
             find_alias(locked, patch, object, other, |func, other_func| {
-                alone = false;
+                result = Err(EINVAL);
                 pr_err!(
                     "livepatch '{}' changes {}, which is {} of '{}', which it does not replace\n",
                     &*patch.name,
@@ -266,12 +265,10 @@ pub(crate) fn has_no_alias(locked: &KlpLocked, patch: &Patch) -> Result<bool> {
                     &*other.name
                 );
             })?;
-            if !alone {
-                return Ok(false);
-            }
+            result?;
         }
     }
-    Ok(true)
+    result
 }
 
 /// Warns if `object`, of a module that is being loaded, changes a function that an older livepatch

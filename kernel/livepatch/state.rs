@@ -281,13 +281,18 @@ fn facts(claim: &Claim<Source>) -> Facts<'_> {
     }
 }
 
-/// Whether a new livepatch can deal with what the enabled ones have done, if those in `replaced`
-/// go away. If not, says which livepatch and which state that is about, unless 7.3 refuses it too.
-pub(crate) fn is_compatible(
+/// Checks that a new livepatch can deal with what the enabled ones have done, if those in `replaced`
+/// go away.
+///
+/// # Errors
+///
+/// [`EINVAL`], after a message that says which livepatch and which state that is about, unless 7.3
+/// refuses it too.
+pub(crate) fn check_states(
     locked: &KlpLocked,
     new: &Descriptor<'_>,
     replaced: &[Arc<Patch>],
-) -> bool {
+) -> Result {
     let name = new.module.name();
     let types = new.objects.iter().flat_map(|object| object.claims.iter());
     let claims = Iterator::chain(new.claims.iter(), types);
@@ -318,10 +323,10 @@ pub(crate) fn is_compatible(
         });
         if let Some((refusal, old)) = refused {
             say_why(refusal, name, &patch.name, StateLabel(old));
-            return false;
+            return Err(EINVAL);
         }
     }
-    true
+    Ok(())
 }
 
 fn say_why(refusal: Refusal, name: &CStr, old_patch: &CStr, state: StateLabel<'_>) {
