@@ -141,7 +141,8 @@ unsafe extern "C" fn try_switch_current() {
 ///
 /// # Safety
 ///
-/// As for [`Descriptor::parse`](crate::descriptor::Descriptor::parse). Called from the module's init function.
+/// As for [`Descriptor::parse`](crate::descriptor::Descriptor::parse). Called from the module's
+/// init function.
 #[export]
 pub(crate) unsafe extern "C" fn klp_enable_patch(patch: *mut bindings::klp_patch) -> c_int {
     // SAFETY: By the caller's promise.

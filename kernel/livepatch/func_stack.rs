@@ -29,10 +29,18 @@ use kernel::{
     }, //
 };
 
+/// What a version of a function runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Code {
+    /// The original function.
+    Original,
+    /// The function at this address.
+    At(usize),
+}
+
 /// A version of a function, which can be on a func stack.
 pub(crate) struct FuncVersion {
-    /// The address of the function; 0 for the original one.
-    func: usize,
+    runs: Code,
     /// Whether the patch of this version is in transition, so that the task's state decides.
     pub(crate) transition: LockedCell<bool>,
     /// The version below, or NULL for the original function.
@@ -60,10 +68,10 @@ impl Link {
 }
 
 impl FuncVersion {
-    /// Makes a version that runs `func`, or the original function for 0.
-    pub(crate) fn new(func: usize) -> Result<Arc<Self>> {
+    /// Makes a version that runs `runs`.
+    pub(crate) fn new(runs: Code) -> Result<Arc<Self>> {
         let version = Self {
-            func,
+            runs,
             transition: LockedCell::new(false),
             below: LockedCell::new(Link::NULL),
             code: LockedCell::new(None),
@@ -72,9 +80,9 @@ impl FuncVersion {
         Ok(Arc::new(version, GFP_KERNEL)?)
     }
 
-    /// Returns the address of the function; 0 for the original one.
-    pub(crate) fn func(&self) -> usize {
-        self.func
+    /// Returns what the version runs.
+    pub(crate) fn runs(&self) -> Code {
+        self.runs
     }
 
     /// Sets where the code of the version is.
@@ -150,9 +158,9 @@ impl FuncStack<'_> {
     /// Tells the handler what the stack comes to.
     pub(crate) fn update(&self, locked: &KlpLocked) {
         let original = self.hook.ip.wrapping_add(ftrace::MCOUNT_INSN_SIZE);
-        let func = |version: Option<&FuncVersion>| match version.map(|version| version.func) {
-            None | Some(0) => original,
-            Some(func) => func,
+        let func = |version: Option<&FuncVersion>| match version.map(|version| version.runs) {
+            None | Some(Code::Original) => original,
+            Some(Code::At(func)) => func,
         };
         match self.hook.top.get(locked).get(locked) {
             Some(top) if top.transition.get(locked) => {

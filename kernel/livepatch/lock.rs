@@ -3,11 +3,12 @@
 //! `klp_mutex` as a type.
 //!
 //! [`KlpLocked`] is the proof that the current thread holds the mutex. State of the core is in
-//! [`LockedCell`]s, which are read and written as a whole, and in [`LockedBy`] values, which are borrowed
-//! for as long as the proof is: `&KlpLocked` lends for reading, `&mut KlpLocked` for writing.
+//! [`LockedCell`]s, which are read and written as a whole, and in [`LockedBy`] values, which are
+//! borrowed for as long as the proof is: `&KlpLocked` lends for reading, `&mut KlpLocked` for
+//! writing.
 //!
-//! `GlobalLockedBy` of the tree does not do: it is borrowed through the guard itself, which callbacks
-//! do not have, and its lock is a Rust static, which this one, of vmlinux, is not.
+//! `GlobalLockedBy` of the tree does not do: it is borrowed through the guard itself, which
+//! callbacks do not have, and its lock is a Rust static, which this one, of vmlinux, is not.
 //!
 //! Callbacks of livepatch modules run under the mutex and may call back into the core. They get in
 //! with a fresh [`KlpLocked`] that is only ever lent for reading; so whoever calls a callback must
@@ -35,7 +36,8 @@ impl KlpLocked {
     ///
     /// # Safety
     ///
-    /// The current thread must hold `klp_mutex`, and not be inside a use of another `&mut KlpLocked`.
+    /// The current thread must hold `klp_mutex`, and not be inside a use of another `&mut
+    /// KlpLocked`.
     pub(crate) unsafe fn assume<R>(f: impl FnOnce(&KlpLocked) -> R) -> R {
         f(&KlpLocked(NotThreadSafe))
     }

@@ -131,7 +131,7 @@ impl<'a> Symbols<'a> {
     }
 }
 
-/// As many sizes the kernel finds, each in a pass of its own, as fast as we find all in one.
+/// Up to this many sizes, asking the kernel for each is as fast as one pass of ours over the table.
 const FEW: usize = 3;
 
 /// Sizes of functions of a module that were all found in one pass over its table.

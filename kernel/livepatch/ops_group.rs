@@ -226,8 +226,8 @@ const _: () = assert!(HEADER == 3);
 /// Gives up a group that has no functions left, or was refused.
 pub(crate) fn retire(group: Pin<KBox<OpsGroup>>) {
     if !group.ops.is_registered() {
-        // ftrace has had it on its list for a moment, and not for each architecture waits until
-        // nobody looks at it.
+        // A refused ops was on ftrace's list for a moment, and not every architecture's ftrace
+        // waits for those who read that list. So wait here.
         synchronize();
     } else if kernel::warn_on!(group.ops.unregister().is_err()) {
         // ftrace has shut itself down, without waiting: the handler may run at any time.

@@ -17,7 +17,10 @@ use crate::{
         RawObject,
         RawPatch, //
     },
-    func_stack::FuncVersion,
+    func_stack::{
+        Code,
+        FuncVersion, //
+    },
     held::{
         self,
         ModulePtr, //
@@ -76,8 +79,6 @@ pub(crate) struct Func {
     pub(crate) name: Name,
     /// Which of several symbols of this name, from 1; 0 if there must be only one.
     pub(crate) sympos: usize,
-    /// Added by an atomic replace, to run the original function.
-    pub(crate) nop: bool,
     /// Whether another func of the object has the same original function, under another name, so
     /// that there is nothing left to do for this nop.
     covered: LockedCell<bool>,
@@ -91,16 +92,15 @@ pub(crate) struct Func {
 }
 
 impl Func {
-    fn new(raw: Option<RawFunc>, name: Name, sympos: usize, new_func: usize) -> Result<Self> {
+    fn new(raw: Option<RawFunc>, name: Name, sympos: usize, runs: Code) -> Result<Self> {
         Ok(Self {
             raw,
             name,
             sympos,
-            nop: raw.is_none(),
             covered: LockedCell::new(false),
             old: LockedCell::new(None),
             ip: LockedCell::new(0),
-            version: FuncVersion::new(new_func)?,
+            version: FuncVersion::new(runs)?,
             dir: None,
         })
     }
@@ -108,6 +108,11 @@ impl Func {
     /// What no other function of the object has: position 0 is position 1.
     fn key(&self) -> (&[u8], usize) {
         (self.name.to_bytes(), self.sympos.max(1))
+    }
+
+    /// Whether an atomic replace added the func, to run the original function.
+    pub(crate) fn is_nop(&self) -> bool {
+        self.version.runs() == Code::Original
     }
 
     /// Whether the func must stay off the func stack, which another func of the object is on.
@@ -143,7 +148,8 @@ impl Object {
             new_func,
         } in spec.funcs
         {
-            funcs.push(Func::new(Some(raw), name, sympos, new_func)?, GFP_KERNEL)?;
+            let runs = Code::At(new_func);
+            funcs.push(Func::new(Some(raw), name, sympos, runs)?, GFP_KERNEL)?;
         }
         Ok(Self {
             raw: Some(spec.raw),
@@ -292,8 +298,14 @@ impl Object {
             .transpose()?;
         let found = symbols.iter().flat_map(Symbols::addresses);
         let old_sizes = Sizes::find(self.module(locked), found)?;
-        let new = self.funcs.iter().filter(|func| !func.nop);
-        let new_sizes = Sizes::find(Some(livepatch), new.map(|func| func.version.func()))?;
+        let new = self
+            .funcs
+            .iter()
+            .filter_map(|func| match func.version.runs() {
+                Code::Original => None,
+                Code::At(addr) => Some(addr),
+            });
+        let new_sizes = Sizes::find(Some(livepatch), new)?;
 
         for func in &self.funcs {
             let addr = match &symbols {
@@ -303,15 +315,14 @@ impl Object {
             let old = old_sizes.extent(addr).inspect_err(|_| {
                 pr_err!("kallsyms size lookup failed for '{}'\n", &*func.name);
             })?;
-            let new = if func.nop {
-                old
-            } else {
-                new_sizes.extent(func.version.func()).inspect_err(|_| {
+            let new = match func.version.runs() {
+                Code::Original => old,
+                Code::At(addr) => new_sizes.extent(addr).inspect_err(|_| {
                     pr_err!(
                         "kallsyms size lookup failed for '{}' replacement\n",
                         &*func.name
                     );
-                })?
+                })?,
             };
             func.old.set(locked, Some(old));
             func.version.set_code(locked, Some(new));
@@ -335,7 +346,7 @@ impl Object {
             if addr != next_addr {
                 continue;
             }
-            if !next.nop {
+            if !next.is_nop() {
                 pr_err!(
                     "livepatch '{}': functions '{},{}' and '{},{}' of object '{}' are the same\n",
                     livepatch.name(),
@@ -625,7 +636,7 @@ impl Patch {
     pub(crate) fn drop_nops(&self, locked: &mut KlpLocked) {
         let objects = self.objects.borrow_mut(locked);
         for object in objects.iter_mut() {
-            object.funcs.retain(|func| !func.nop);
+            object.funcs.retain(|func| !func.is_nop());
         }
         objects.retain(|object| !object.is_dynamic());
     }
@@ -672,7 +683,10 @@ fn add_nops(objects: &mut KVVec<Object>, old_object: &Object) -> Result {
     let mut nops = KVVec::new();
     for old in &old_object.funcs {
         if known.binary_search(&old.key()).is_err() {
-            nops.push(Func::new(None, old.name, old.sympos, 0)?, GFP_KERNEL)?;
+            nops.push(
+                Func::new(None, old.name, old.sympos, Code::Original)?,
+                GFP_KERNEL,
+            )?;
         }
     }
     drop(known);

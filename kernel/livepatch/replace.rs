@@ -2,8 +2,9 @@
 
 //! Replace sets, as livepatches have them.
 //!
-//! The rules are in [`sets`]; this puts them to use, and says what is in the way of a livepatch. Two livepatches that the rules keep apart may still meet
-//! in one function that has two names, which shows when its object is loaded.
+//! The rules are in [`sets`]; this puts them to use, and says what is in the way of a livepatch.
+//! Two livepatches that the rules keep apart may still meet in one function that has two names,
+//! which shows when its object is loaded.
 
 use crate::{
     descriptor::{
@@ -132,7 +133,7 @@ impl<'a> Parts<'a> {
 
 /// The functions that a livepatch itself changes in an object: its nops only pass by.
 fn changed(object: &Object) -> impl Iterator<Item = &patch::Func> {
-    object.funcs.iter().filter(|func| !func.nop)
+    object.funcs.iter().filter(|func| !func.is_nop())
 }
 
 /// Checks that `new` shares nothing with the livepatches that must not have it too.
@@ -245,8 +246,8 @@ fn find_alias(
     Ok(())
 }
 
-/// Checks that no function of `patch`, which is not enabled yet, is one of a livepatch that must not
-/// have it too, under another name. Only what is loaded can be told.
+/// Checks that no function of `patch`, which is not enabled yet, is one of a livepatch that must
+/// not have it too, under another name. Only what is loaded can be told.
 ///
 /// # Errors
 ///

@@ -295,7 +295,7 @@ fn remove_funcs<'a>(
 pub(crate) fn unpatch_object(locked: &KlpLocked, object: &Object, nops_only: bool) {
     GROUPS.with(locked, |groups| {
         let funcs = object.funcs.iter();
-        let funcs = funcs.filter(|func| !nops_only || func.nop);
+        let funcs = funcs.filter(|func| !nops_only || func.is_nop());
         remove_funcs(groups, locked, object, funcs);
     });
     if !nops_only || object.is_dynamic() {

@@ -281,8 +281,8 @@ fn facts(claim: &Claim<Source>) -> Facts<'_> {
     }
 }
 
-/// Checks that a new livepatch can deal with what the enabled ones have done, if those in `replaced`
-/// go away.
+/// Checks that a new livepatch can deal with what the enabled ones have done, if those in
+/// `replaced` go away.
 ///
 /// # Errors
 ///

@@ -2,12 +2,12 @@
 
 //! The transition: takes all tasks, one by one and each at a safe moment, to or from a livepatch.
 //!
-//! What can be done in a phase is a method of its type. [`begin()`] makes a [`Begun`], for which the
-//! functions of the livepatch can be put on their func stacks: it is [cancelled](Begun::cancel) or
-//! [started](Begun::start). From there on it is a [`Running`], which moves the tasks, can be turned
-//! round and forced, and ends when all tasks are where it goes. How it ends depends on where it
-//! began and where it went: see [`Transition::complete`]. Nothing here frees a livepatch: who goes
-//! on with a transition is told what is [`Gone`].
+//! What can be done in a phase is a method of its type. [`begin()`] makes a [`Begun`], for which
+//! the functions of the livepatch can be put on their func stacks: it is [cancelled](Begun::cancel)
+//! or [started](Begun::start). From there on it is a [`Running`], which moves the tasks, can be
+//! turned round and forced, and ends when all tasks are where it goes. How it ends depends on where
+//! it began and where it went: see [`Transition::complete`]. Nothing here frees a livepatch: who
+//! goes on with a transition is told what is [`Gone`].
 //!
 //! How tasks are moved is in [`tasks`].
 //!

@@ -8,11 +8,10 @@
 //! that holds it, and removed by the newest of those that leave when none stays. Shadow variables
 //! go with the last owner, whatever kind of claim that has.
 //!
-//! [`begin_enable`] and [`begin_disable`] begin an operation. It ends with [`finish_disable`] for the livepatches
-//! that go away and [`finish_enable`] for one that stays, or, when it is turned round, with [`abort_disable`] and
-//! [`abort_enable`]. `state.c` has nothing like it: see
-//! `Documentation/livepatch/managed-states.rst`. Pure; tested on the
-//! host.
+//! [`begin_enable`] and [`begin_disable`] begin an operation. It ends with [`finish_disable`] for
+//! the livepatches that go away and [`finish_enable`] for one that stays, or, when it is turned
+//! round, with [`abort_disable`] and [`abort_enable`]. `state.c` has nothing like it: see
+//! `Documentation/livepatch/managed-states.rst`. Pure; tested on the host.
 
 use core::cell::Cell;
 

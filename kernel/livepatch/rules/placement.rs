@@ -4,7 +4,8 @@
 //!
 //! Rows of code are shifted against each other until no two functions meet in one slot, those with
 //! most functions first: the row displacement method of Tarjan and Yao. Functions that do not fit
-//! are strays. Pure; tested on the host. What the handler makes of it is in [`crate::rules::dispatch`].
+//! are strays. Pure; tested on the host. What the handler makes of it is in
+//! [`crate::rules::dispatch`].
 
 use crate::{
     rules::dispatch::{
@@ -46,8 +47,8 @@ pub(crate) fn most_slots(functions: usize) -> Option<usize> {
     functions.checked_mul(8)?.checked_add(ROW_SLOTS)
 }
 
-/// The possible locations in a row: how far behind the slot of its first function the handler may
-/// look for that of another one.
+/// Grains in a row: the farthest that the slot of one function of a row can be from that of its
+/// first.
 pub(crate) const ROW_SLOTS: usize = ROW_SIZE / GRAIN;
 
 /// Returns what offsets are counted from when this is the first location.

@@ -155,7 +155,8 @@ pub(crate) fn note_symbol(bounds: &mut [Bounds], addr: usize) {
     }
 }
 
-/// Spreads, once all symbols were noted, what those next to them were told.
+/// Completes the bounds after the last symbol: one that has no symbol next to it takes its
+/// neighbour's.
 pub(crate) fn finish_bounds(bounds: &mut [Bounds]) {
     let mut below = 0;
     for bound in bounds.iter_mut() {
