@@ -6,8 +6,8 @@
 
 use crate::{
     lock::{
-        KlpLocked, //
-        LockedCell,
+        KlpLocked,
+        LockedCell, //
     },
     lookup::Extent,
     rules::dispatch::Slot, //

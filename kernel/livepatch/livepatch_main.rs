@@ -37,7 +37,7 @@
 //!      6  patch tasks
 //!      5  ops_group stack_check
 //!      4  descriptor func_stack
-//!      3  held reloc shadow sysfs
+//!      3  held raw reloc shadow sysfs
 //!      2  lock lookup set_spec
 //!      1  resident rules synchronize
 //!
@@ -59,6 +59,7 @@ mod lookup;
 mod modules;
 mod ops_group;
 mod patch;
+mod raw;
 mod registry;
 mod reloc;
 mod replace;

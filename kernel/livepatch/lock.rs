@@ -21,7 +21,7 @@ use core::{
     ops::{
         Deref,
         DerefMut, //
-    },
+    }, //
 };
 use kernel::{
     sync::lock::mutex::MutexBackend,
@@ -36,8 +36,8 @@ impl KlpLocked {
     ///
     /// # Safety
     ///
-    /// The current thread must hold `klp_mutex`, and not be inside a use of another `&mut
-    /// KlpLocked`.
+    /// The current thread must hold `klp_mutex`, and not be inside a use of another
+    /// `&mut KlpLocked`.
     pub(crate) unsafe fn assume<R>(f: impl FnOnce(&KlpLocked) -> R) -> R {
         f(&KlpLocked(NotThreadSafe))
     }

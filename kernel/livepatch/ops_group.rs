@@ -15,8 +15,8 @@ use crate::{
         Link, //
     },
     lock::{
-        KlpLocked, //
-        LockedCell,
+        KlpLocked,
+        LockedCell, //
     },
     rules::dispatch::{
         Slot,

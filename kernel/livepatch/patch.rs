@@ -7,15 +7,10 @@
 
 use crate::{
     descriptor::{
-        Callbacks,
         Claims,
         Descriptor,
         FuncSpec,
-        Name,
-        ObjectSpec,
-        RawFunc,
-        RawObject,
-        RawPatch, //
+        ObjectSpec, //
     },
     func_stack::{
         Code,
@@ -27,14 +22,21 @@ use crate::{
     },
     lock::{
         KlpLocked,
-        LockedBy, //
-        LockedCell,
+        LockedBy,
+        LockedCell, //
     },
     lookup::{
         self,
         Extent,
         Sizes,
         Symbols, //
+    },
+    raw::{
+        Callbacks,
+        Name,
+        RawFunc,
+        RawObject,
+        RawPatch, //
     },
     reloc,
     set_spec::SetSpec,

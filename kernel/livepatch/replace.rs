@@ -20,10 +20,10 @@ use crate::{
     registry::patches,
     rules::sets::{
         self,
-        Common, //
+        Common,
         LivepatchParts,
-        Rules,
-    },
+        Rules, //
+    }, //
 };
 use kernel::{
     fmt,

@@ -5,9 +5,9 @@
 //! Replaces `klp_check_stack()` of `transition.c`, as far as that walks over the functions.
 
 use crate::{
-    descriptor::Name,
     lock::KlpLocked,
     lookup::Extent,
+    raw::Name,
     rules::ranges::{
         self,
         Range, //

@@ -8,7 +8,6 @@
 use crate::{
     descriptor::{
         Descriptor,
-        RawState,
         Source, //
     },
     lock::{
@@ -19,14 +18,15 @@ use crate::{
         Object,
         Patch, //
     },
+    raw::RawState,
     registry::patches,
     rules::owners::{
         self,
         Claim,
         Effects,
         Facts,
-        OwnerTable, //
-        Refusal,
+        OwnerTable,
+        Refusal, //
     },
     shadow, //
 };

@@ -13,8 +13,8 @@
 //! Replaces the loops over tasks of `transition.c`.
 
 use crate::{
-    descriptor::Name,
     lock::KlpLocked,
+    raw::Name,
     resident::{
         set_sched_try_switch,
         stack_buffer,

@@ -39,11 +39,11 @@ mod suite {
             self,
             find_conflict,
             Asked,
-            Common, //
+            Common,
             Conflict,
             FuncId,
             LivepatchParts,
-            Rules,
+            Rules, //
         },
         rules::symbol::{
             parse_section,
@@ -51,8 +51,8 @@ mod suite {
             Symbol,
             MAX_OBJECT_LEN,
             MAX_SYMBOL_LEN, //
-        }, //
-        sort::sort_by_key,
+        },
+        sort::sort_by_key, //
     };
     use kernel::prelude::*;
 

@@ -30,8 +30,8 @@
 use crate::{
     lock::{
         KlpLocked,
-        LockedBy, //
-        TakeCell,
+        LockedBy,
+        TakeCell, //
     },
     patch::{
         Object,

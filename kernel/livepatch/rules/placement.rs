@@ -15,7 +15,7 @@ use crate::{
         GRAIN,
         ROW_BITS, //
     },
-    sort::sort_by_key,
+    sort::sort_by_key, //
 };
 use core::cmp::Reverse;
 

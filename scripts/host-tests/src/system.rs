@@ -7,11 +7,11 @@
 use crate::rules::sets::{
     self,
     Asked,
-    Common, //
+    Common,
     Conflict,
     FuncId,
     LivepatchParts,
-    Rules,
+    Rules, //
 };
 
 /// A livepatch, enabled or to be loaded.

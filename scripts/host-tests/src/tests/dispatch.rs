@@ -20,7 +20,7 @@ use crate::{
         most_slots,
         ROW_SIZE,
         ROW_SLOTS, //
-    },
+    }, //
 };
 use proptest::{
     collection::vec,
@@ -35,7 +35,7 @@ use std::{
     mem::{
         offset_of,
         size_of, //
-    },
+    }, //
 };
 
 /// Where the kernel's code begins.

@@ -11,7 +11,7 @@ use crate::{
         Patch,
         Refusal,
         System, //
-    },
+    }, //
 };
 use proptest::{
     collection::vec,
