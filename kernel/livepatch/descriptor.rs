@@ -449,6 +449,8 @@ impl Descriptor<'_> {
         Ok(())
     }
 
+    /// Reads an object of a livepatch with these `states`.
+    ///
     /// # Safety
     ///
     /// As for [`Self::parse`].
@@ -468,119 +470,155 @@ impl Descriptor<'_> {
                 (*obj).shadow_types,
             )
         };
-        let name = if name.is_null() {
-            None
-        } else {
-            // SAFETY: By the caller's promise.
-            let Some(name) = unsafe { copy_string(name, MAX_OBJECT_LEN) }? else {
-                pr_err!(
-                    "livepatch '{}': the name of object {} is too long\n",
-                    patch,
-                    index
-                );
-                return Err(EINVAL);
-            };
-            Some(name)
+        // SAFETY: By the caller's promise.
+        let name = unsafe { Self::parse_object_name(patch, index, name) }?;
+        let label = name.as_deref().unwrap_or(c"vmlinux");
+        // SAFETY: By the caller's promise.
+        let funcs = unsafe { Self::parse_funcs(patch, label, funcs) }?;
+        // SAFETY: By the caller's promise.
+        let claims = unsafe { Self::parse_types(patch, owner, types, states) }?;
+        Ok(ObjectSpec {
+            raw: RawObject::new(obj, owner),
+            name,
+            callbacks: Callbacks::new(&callbacks),
+            funcs,
+            claims,
+        })
+    }
+
+    /// Reads the name of an object, [`None`] for vmlinux.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::parse`].
+    unsafe fn parse_object_name(
+        patch: &CStr,
+        index: usize,
+        name: *const c_char,
+    ) -> Result<Option<CString>> {
+        if name.is_null() {
+            return Ok(None);
+        }
+        // SAFETY: By the caller's promise.
+        let Some(name) = unsafe { copy_string(name, MAX_OBJECT_LEN) }? else {
+            pr_err!(
+                "livepatch '{}': the name of object {} is too long\n",
+                patch,
+                index
+            );
+            return Err(EINVAL);
         };
         // sysfs would warn about no name and about that of a file of the livepatch, and would not
         // tell vmlinux from the kernel itself.
-        let is_bad =
-            |name: &CStr| name.is_empty() || name == c"vmlinux" || PatchDir::has_file(name);
-        if let Some(name) = name.as_deref().filter(|name| is_bad(name)) {
+        if name.is_empty() || &*name == c"vmlinux" || PatchDir::has_file(&name) {
             pr_err!(
                 "livepatch '{}': '{}' cannot be the name of an object\n",
                 patch,
-                name
+                &*name
             );
             return Err(EINVAL);
         }
-        let label = name.as_deref().unwrap_or(c"vmlinux");
-        if funcs.is_null() {
+        Ok(Some(name))
+    }
+
+    /// Reads the functions of the object that messages call `object`.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::parse`].
+    unsafe fn parse_funcs(
+        patch: &CStr,
+        object: &CStr,
+        mut func: *mut bindings::klp_func,
+    ) -> Result<KVVec<FuncSpec>> {
+        if func.is_null() {
             pr_err!(
                 "livepatch '{}': object '{}' has no functions\n",
                 patch,
-                label
+                object
             );
             return Err(EINVAL);
         }
-
         let mut specs = KVVec::new();
-        let mut func = funcs;
-        loop {
-            // SAFETY: The array ends with an entry that has no name, function or position.
-            let (old_name, new_func, sympos) =
-                unsafe { ((*func).old_name, (*func).new_func, (*func).old_sympos) };
-            if old_name.is_null() && new_func.is_null() && sympos == 0 {
-                break;
-            }
-            if old_name.is_null() {
-                pr_err!(
-                    "livepatch '{}': function {} of object '{}' has no old_name\n",
-                    patch,
-                    specs.len(),
-                    label
-                );
-                return Err(EINVAL);
-            }
-            // SAFETY: By the caller's promise.
-            let Some(old_name) = (unsafe { borrow_string(old_name, MAX_SYMBOL_LEN) }) else {
-                pr_err!(
-                    "livepatch '{}': the name of function {} of object '{}' is too long\n",
-                    patch,
-                    specs.len(),
-                    label
-                );
-                return Err(EINVAL);
-            };
-            if old_name.is_empty() {
-                pr_err!(
-                    "livepatch '{}': the name of function {} of object '{}' is empty\n",
-                    patch,
-                    specs.len(),
-                    label
-                );
-                return Err(EINVAL);
-            }
-            if new_func.is_null() {
-                pr_err!(
-                    "livepatch '{}': function '{}' of object '{}' has no new_func\n",
-                    patch,
-                    old_name,
-                    label
-                );
-                return Err(EINVAL);
-            }
-            let spec = FuncSpec {
-                raw: RawFunc::new(func)?,
-                // SAFETY: The module is held from here on, or no name is left.
-                name: unsafe { Name::new(old_name) },
-                sympos,
-                new_func: new_func.addr(),
-            };
+        // SAFETY: The array ends with an entry that has no name, function or position.
+        while let Some(spec) = unsafe { Self::parse_func(patch, object, specs.len(), func) }? {
             specs.push(spec, GFP_KERNEL)?;
             func = func.wrapping_add(1);
         }
-
         if let Some(func) = find_duplicate(&specs)? {
             pr_err!(
                 "livepatch '{}': function '{},{}' of object '{}' is there twice\n",
                 patch,
                 &*func.name,
                 func.position(),
-                label
+                object
             );
             return Err(EEXIST);
         }
+        Ok(specs)
+    }
 
+    /// Reads function `index` of the object that messages call `object`; [`None`] behind the last
+    /// one.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::parse`]; `func` must be an entry of the array, or the one that ends it.
+    unsafe fn parse_func(
+        patch: &CStr,
+        object: &CStr,
+        index: usize,
+        func: *mut bindings::klp_func,
+    ) -> Result<Option<FuncSpec>> {
         // SAFETY: By the caller's promise.
-        let claims = unsafe { Self::parse_types(patch, owner, types, states) }?;
-
-        Ok(ObjectSpec {
-            raw: RawObject::new(obj, owner),
-            name,
-            callbacks: Callbacks::new(&callbacks),
-            funcs: specs,
-            claims,
-        })
+        let (old_name, new_func, sympos) =
+            unsafe { ((*func).old_name, (*func).new_func, (*func).old_sympos) };
+        if old_name.is_null() && new_func.is_null() && sympos == 0 {
+            return Ok(None);
+        }
+        if old_name.is_null() {
+            pr_err!(
+                "livepatch '{}': function {} of object '{}' has no old_name\n",
+                patch,
+                index,
+                object
+            );
+            return Err(EINVAL);
+        }
+        // SAFETY: By the caller's promise.
+        let Some(old_name) = (unsafe { borrow_string(old_name, MAX_SYMBOL_LEN) }) else {
+            pr_err!(
+                "livepatch '{}': the name of function {} of object '{}' is too long\n",
+                patch,
+                index,
+                object
+            );
+            return Err(EINVAL);
+        };
+        if old_name.is_empty() {
+            pr_err!(
+                "livepatch '{}': the name of function {} of object '{}' is empty\n",
+                patch,
+                index,
+                object
+            );
+            return Err(EINVAL);
+        }
+        if new_func.is_null() {
+            pr_err!(
+                "livepatch '{}': function '{}' of object '{}' has no new_func\n",
+                patch,
+                old_name,
+                object
+            );
+            return Err(EINVAL);
+        }
+        Ok(Some(FuncSpec {
+            raw: RawFunc::new(func)?,
+            // SAFETY: The module is held from here on, or no name is left.
+            name: unsafe { Name::new(old_name) },
+            sympos,
+            new_func: new_func.addr(),
+        }))
     }
 }
