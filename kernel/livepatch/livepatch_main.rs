@@ -9,8 +9,9 @@
 //! - [`control`] has the descriptor read, decides whether the livepatch can be enabled, and goes on
 //!   with its transition until that has ended;
 //! - [`descriptor`] checks the descriptor and copies what the core needs of it;
-//! - [`patch`] makes the core's own objects of it, for which [`lookup`] finds the functions and
-//!   [`reloc`] applies relocations;
+//! - [`patch`] is what the core makes of it, with its [objects and functions](object), which
+//!   [`lookup`] finds, and for which [`reloc`] applies relocations; [`raw`] is what the livepatch
+//!   can read of that;
 //! - [`registry`] is the list of livepatches, [`replace`] says which of them go or are in the way,
 //!   and [`sysfs`] shows them;
 //! - [`state`] introduces and removes what livepatches change besides code;
@@ -35,7 +36,7 @@
 //!      8  replace state
 //!      7  registry stack
 //!      6  patch tasks
-//!      5  ops_group stack_check
+//!      5  object ops_group stack_check
 //!      4  descriptor func_stack
 //!      3  held raw reloc shadow sysfs
 //!      2  lock lookup set_spec
@@ -57,6 +58,7 @@ mod held;
 mod lock;
 mod lookup;
 mod modules;
+mod object;
 mod ops_group;
 mod patch;
 mod raw;

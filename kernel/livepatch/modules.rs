@@ -9,10 +9,8 @@
 
 use crate::{
     lock::KlpLocked,
-    patch::{
-        Object,
-        Patch, //
-    },
+    object::Object,
+    patch::Patch,
     registry::patches,
     replace,
     stack,

@@ -38,7 +38,7 @@ use kernel::{
 /// # Invariants
 ///
 /// A string that ends with NUL, in the memory of the livepatch module whose descriptor names the
-/// function. Whoever has the name holds the module: a [`Func`](crate::patch::Func) is gone before
+/// function. Whoever has the name holds the module: a [`Func`](crate::object::Func) is gone before
 /// its [`Patch`](crate::patch::Patch) lets go of it, and a nop before the livepatch that it was
 /// made after.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -12,11 +12,11 @@ use crate::{
         Descriptor, //
     },
     lock::KlpLocked,
-    patch::{
+    object::{
         self,
-        Object,
-        Patch, //
+        Object, //
     },
+    patch::Patch,
     registry::patches,
     rules::sets::{
         self,
@@ -132,7 +132,7 @@ impl<'a> Parts<'a> {
 }
 
 /// The functions that a livepatch itself changes in an object: its nops only pass by.
-fn changed(object: &Object) -> impl Iterator<Item = &patch::Func> {
+fn changed(object: &Object) -> impl Iterator<Item = &object::Func> {
     object.funcs.iter().filter(|func| !func.is_nop())
 }
 
@@ -182,7 +182,7 @@ pub(crate) fn check_conflicts(locked: &KlpLocked, new: &Descriptor<'_>) -> Resul
 struct FuncLabel<'a>(Option<&'a [u8]>, &'a [u8], usize);
 
 impl<'a> FuncLabel<'a> {
-    fn new(object: &'a Object, func: &'a patch::Func) -> Self {
+    fn new(object: &'a Object, func: &'a object::Func) -> Self {
         Self(
             object.module_name().map(CStr::to_bytes),
             func.name.to_bytes(),
@@ -206,7 +206,7 @@ impl fmt::Display for FuncLabel<'_> {
 fn by_address<'a>(
     locked: &KlpLocked,
     object: &'a Object,
-) -> Result<KVVec<(usize, &'a patch::Func)>> {
+) -> Result<KVVec<(usize, &'a object::Func)>> {
     let mut funcs = KVVec::with_capacity(object.funcs.len(), GFP_KERNEL)?;
     for func in changed(object) {
         if let Some(old) = func.old.get(locked) {

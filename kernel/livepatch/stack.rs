@@ -15,15 +15,15 @@ use crate::{
         TakeCell, //
     },
     lookup::Extent,
+    object::{
+        Func,
+        Object, //
+    },
     ops_group::{
         retire,
         OpsGroup, //
     },
-    patch::{
-        Func,
-        Object,
-        Patch, //
-    },
+    patch::Patch,
     sort::sort_by_key, //
 };
 use kernel::{

@@ -14,10 +14,8 @@ use crate::{
         self,
         KlpLocked, //
     },
-    patch::{
-        Object,
-        Patch, //
-    },
+    object::Object,
+    patch::Patch,
     raw::RawState,
     registry::patches,
     rules::owners::{

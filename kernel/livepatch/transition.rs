@@ -33,10 +33,8 @@ use crate::{
         LockedBy,
         TakeCell, //
     },
-    patch::{
-        Object,
-        Patch, //
-    },
+    object::Object,
+    patch::Patch,
     resident::set_sched_try_switch,
     stack,
     stack_check::{
