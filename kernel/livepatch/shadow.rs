@@ -3,10 +3,10 @@
 //! Shadow variables: data that livepatches attach to objects of the kernel.
 //!
 //! A variable is found by the address of its object and an id, in an
-//! [`RcuMap`](kernel::rcu_map::RcuMap), by readers under RCU. Whoever adds or removes holds the lock
-//! of the [`store`], with interrupts off, and constructors and destructors that livepatches pass are
-//! called under it. All that takes long lets go of the lock after every [`BATCH`](store::BATCH)
-//! variables.
+//! [`RcuMap`](kernel::rcu_map::RcuMap), by readers under RCU. Whoever adds or removes holds the
+//! lock of the [`store`], with interrupts off, and constructors and destructors that livepatches
+//! pass are called under it. All that takes long lets go of the lock after every
+//! [`BATCH`](store::BATCH) variables.
 //!
 //! Each id has a [`record`] with the lists of its variables, and is in one of three phases that are
 //! drawn there. A [`variable`] belongs either to whoever made it, with a function of 7.3, and is
@@ -21,8 +21,8 @@
 //! Replaces `shadow.c`. Records are in a map like that of the variables because ids are arbitrary
 //! words and are added in any context: an `XArray` would need up to eleven nodes for one, an
 //! allocation under the lock, and its own lock with interrupts off, which the abstraction has not.
-//! Variables are on lists of their map because those of `list.rs` hold an `Arc`, which frees without
-//! a grace period.
+//! Variables are on lists of their map because those of `list.rs` hold an `Arc`, which frees
+//! without a grace period.
 
 mod managed;
 mod name;
