@@ -2,19 +2,32 @@
 
 //! Shadow variables: data that livepatches attach to objects of the kernel.
 //!
-//! A variable is found by the address of its object and an id, in an
-//! [`RcuMap`](kernel::rcu_map::RcuMap), by readers under RCU. Whoever adds or removes holds the lock
-//! of the [`store`], with interrupts off, and constructors and destructors that livepatches pass are
-//! called under it. All that takes long lets go of the lock after every [`BATCH`](store::BATCH)
-//! variables.
+//! A variable is found by the address of its object and an id. Readers look it up under RCU, in an
+//! [`RcuMap`](kernel::rcu_map::RcuMap). Whoever adds or removes one holds the lock of the
+//! [`store`], with interrupts off; constructors and destructors that livepatches pass are called
+//! under it. What takes long lets go of the lock after every [`BATCH`](store::BATCH) variables.
 //!
-//! Each id has a [`record`] with the lists of its variables, and is in one of three phases that are
-//! drawn there. A [`variable`] belongs either to whoever made it, with a function of 7.3, and is
-//! freed by hand; or to the livepatches that declare its id, and the core frees it when the last of
-//! them leaves. Such a [`managed`] variable was made with its type, or by the code of a livepatch
-//! with an `is_shadow` state, which may use the functions of 7.3 ([`Caller`] tells). Which it is
-//! stays as it was made. Owners [join] and [part]; an id that has none is [closed](close), and
-//! variables of its type cannot be made.
+//! A [`variable`] belongs either to whoever made it, or to livepatches. The first kind is made with
+//! a function of 7.3 and freed by hand. The second kind is [`managed`]: it belongs to the
+//! livepatches that declare its id, and the core frees it when the last of them leaves. It is made
+//! with its type, or with a function of 7.3 by the code of a livepatch that has an `is_shadow`
+//! state ([`Caller`] tells). A variable stays of the kind that it was made as.
+//!
+//! Each id has a [`record`] with the lists of its variables. Owners [join] and [part]; when the
+//! last one has left, the id is [closed](close), and variables of its type cannot be made:
+//!
+//! ```text
+//!                     an owner comes
+//!          +--------------------------------------+
+//!          |                                      v
+//!        Idle --a variable is made--> Unowned --an owner comes--> Owned
+//!          ^                          |     ^                     |   |
+//!          +----the last one is freed-+     +--the last owner-----+   |
+//!          |                                   leaves variables       |
+//!          +--the last owner leaves none------------------------------+
+//! ```
+//!
+//! Of the files each uses those before it: `name`, `record`, `store`, `variable`, `managed`.
 //!
 //! Variables outlive the livepatch that made them: while there are any, the core stays.
 //!
@@ -27,10 +40,10 @@
 //!     1  name
 //!
 //! Replaces `shadow.c`. Records are in a map like that of the variables because ids are arbitrary
-//! words and are added in any context: an `XArray` would need up to eleven nodes for one, an
-//! allocation under the lock, and its own lock with interrupts off, which the abstraction has not.
-//! Variables are on lists of their map because those of `list.rs` hold an `Arc`, which frees without
-//! a grace period.
+//! words and are added in any context. An `XArray` would need up to eleven nodes for an id, which
+//! it allocates under its own lock, and its abstraction cannot take that with interrupts off.
+//! Variables are on lists of their map because those of `list.rs` hold an `Arc`, which frees
+//! without a grace period.
 
 mod managed;
 mod name;

@@ -9,10 +9,10 @@
 //! A type that implements [`Kobject`] says which files it shows; a [`Root`] is one such object, a
 //! directory in sysfs, and a [`Dir`] one below it.
 //!
-//! Others may hold references to an object, and `CONFIG_DEBUG_KOBJECT_RELEASE` delays its release by
-//! seconds on purpose. So the directory goes when the owner drops the object, and the memory later.
-//! To drop a [`Root`] waits for both, for itself and for all objects below it: then the module can
-//! go.
+//! Others may hold references to an object, and `CONFIG_DEBUG_KOBJECT_RELEASE` delays its release
+//! by seconds on purpose. So the directory goes when the owner drops the object, and the memory
+//! later. To drop a [`Root`] waits for both, for itself and for all objects below it: then the
+//! module can go.
 //!
 //! C headers: [`include/linux/kobject.h`](srctree/include/linux/kobject.h),
 //! [`include/linux/sysfs.h`](srctree/include/linux/sysfs.h)

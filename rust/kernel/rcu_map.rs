@@ -21,10 +21,10 @@
 //! This is for maps whose look-ups are hot. With a million entries on x86_64, a look-up that finds
 //! its entry takes 53 instructions, those of `rcu_read_lock()` and of its end included; one in an
 //! `rhashtable` 77, if C code makes it with constant parameters, so that hash and comparison are
-//! inline, and more on the way there from Rust: a helper is needed for each map. Without it hash and
-//! comparison are indirect calls. The difference is what a reader has to find out there: whether the
-//! array is nested, the lock in the head of a chain, which chain an end belongs to, and whether a
-//! resize has moved what it looks for, in which case it begins again.
+//! inline, and more on the way there from Rust: a helper is needed for each map. Without it hash
+//! and comparison are indirect calls. The difference is what a reader has to find out there:
+//! whether the array is nested, the lock in the head of a chain, which chain an end belongs to, and
+//! whether a resize has moved what it looks for, in which case it begins again.
 //!
 //! # Examples
 //!
@@ -358,13 +358,13 @@ impl<'g, K: Key, V, W> Entry<'g, K, V, W> {
     /// Returns the value.
     #[inline(always)]
     pub fn value(self) -> &'g V {
-        // SAFETY: The entry is valid for `'g`, and nobody has an exclusive reference to a value in a
-        // map.
+        // SAFETY: The entry is valid for `'g`, and nobody has an exclusive reference to a value in
+        // a map.
         unsafe { &(*self.node.as_ptr()).value }
     }
 
-    /// Returns where the bytes behind the entry are: aligned as a `usize`, and as key and value need
-    /// it if that is more, and there for as long as the entry is.
+    /// Returns where the bytes behind the entry are: aligned as a `usize`, and as key and value
+    /// need it if that is more, and there for as long as the entry is.
     #[inline(always)]
     pub fn extra(self) -> NonNull<u8> {
         Node::extra(self.node)
@@ -691,8 +691,8 @@ impl<K: Key, V, W> Drop for Writer<'_, K, V, W> {
         /// The node must be of these types, and in nobody's hands but the caller's.
         unsafe fn free<K, V, W>(chained: *mut Chained<K>) {
             let node = chained.cast::<Node<K, V, W>>();
-            // SAFETY: By the caller's promise. The memory is from `Kmalloc`, and no other parts need
-            // a drop, as `RcuMap::new()` asserts.
+            // SAFETY: By the caller's promise. The memory is from `Kmalloc`, and no other parts
+            // need a drop, as `RcuMap::new()` asserts.
             unsafe {
                 (*node).own.get().drop_in_place();
                 bindings::kfree(node.cast());
@@ -773,7 +773,8 @@ impl<'w, K: Key, V, W> EntryMut<'w, '_, K, V, W> {
     /// Returns the value, and what only the writer can reach.
     pub fn into_parts(self) -> (&'w V, &'w mut W) {
         // SAFETY: By the type invariant the node is valid. The writer stays borrowed for `'w`, so
-        // there is no other way to `own`, and nobody has an exclusive reference to a value in a map.
+        // there is no other way to `own`, and nobody has an exclusive reference to a value in a
+        // map.
         unsafe {
             let node = self.node.as_ptr();
             (&(*node).value, &mut *(*node).own.get())
@@ -797,8 +798,8 @@ impl<'w, K: Key, V, W> EntryMut<'w, '_, K, V, W> {
     ///
     /// As for [`Self::push_front`].
     pub fn push_back(&mut self, list: &mut List<K, V, W>) -> Result {
-        // SAFETY: By the type invariant the node is in the map, to which the borrow of its writer is
-        // exclusive access.
+        // SAFETY: By the type invariant the node is in the map, to which the borrow of its writer
+        // is exclusive access.
         unsafe { (list.raw).insert(self.writer.core.id, self.node.cast(), End::Last) }
     }
 
@@ -808,8 +809,8 @@ impl<'w, K: Key, V, W> EntryMut<'w, '_, K, V, W> {
     ///
     /// [`EINVAL`] if it is on no list, or, as far as that can be seen, on another one.
     pub fn unlist(&mut self, list: &mut List<K, V, W>) -> Result {
-        // SAFETY: The node is in the map; nobody else can use lists of its entries, since that takes
-        // the writer, which is borrowed exclusively.
+        // SAFETY: The node is in the map; nobody else can use lists of its entries, since that
+        // takes the writer, which is borrowed exclusively.
         unsafe { (list.raw).remove(self.writer.core.id, self.node.cast()) }
     }
 
@@ -836,9 +837,9 @@ impl<'w, K: Key, V, W> EntryMut<'w, '_, K, V, W> {
 
 /// An entry that is in its map no more. Readers may still be at it.
 ///
-/// When it is dropped, so is what only the writer could reach, and the memory is freed after a grace
-/// period. Mirrors `kfree_rcu()`: no code but that of the allocator runs then, so a module may go
-/// without `rcu_barrier()`.
+/// When it is dropped, so is what only the writer could reach, and the memory is freed after a
+/// grace period. Mirrors `kfree_rcu()`: no code but that of the allocator runs then, so a module
+/// may go without `rcu_barrier()`.
 ///
 /// # Invariants
 ///
@@ -877,8 +878,8 @@ impl<K: Key, V, W> Removed<K, V, W> {
 impl<K, V, W> Drop for Removed<K, V, W> {
     fn drop(&mut self) {
         let node = self.node.as_ptr();
-        // SAFETY: By the type invariant nobody uses the links and `own` any more. The memory is from
-        // `Kmalloc`, and gone for new readers; no other part needs a drop, as `RcuMap::new()`
+        // SAFETY: By the type invariant nobody uses the links and `own` any more. The memory is
+        // from `Kmalloc`, and gone for new readers; no other part needs a drop, as `RcuMap::new()`
         // asserts.
         unsafe {
             (*node).own.get().drop_in_place();

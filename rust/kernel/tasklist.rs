@@ -210,9 +210,9 @@ fn next_id<'a>(from: c_int, _guard: &'a rcu::Guard) -> Option<(c_int, Option<&'a
 /// If `f` sets a field that `copy_process()` copies from parent to child under `tasklist_lock`, it
 /// is set in every thread when the walk ends. For the walk visits processes, and the threads of
 /// each, in the order in which they were started. So it only misses a thread that joins a process
-/// which it is done with. Such a thread has copied the field from a thread that was visited, or that
-/// was missed for the same reason. Exec does not change this: the new leader takes the old one's
-/// place among the processes, and keeps its own among the threads.
+/// which it is done with. Such a thread has copied the field from a thread that was visited, or
+/// that was missed for the same reason. Exec does not change this: the new leader takes the old
+/// one's place among the processes, and keeps its own among the threads.
 ///
 /// The walk may visit a thread more than once. It loses its place if the thread that it had come to
 /// is gone after a break, and then begins again. The last attempt has no breaks, so nobody can fork

@@ -15,18 +15,7 @@ use kernel::{
     }, //
 };
 
-/// What an id is to the core.
-///
-/// ```text
-///                     an owner comes
-///          +--------------------------------------+
-///          |                                      v
-///        Idle --a variable is made--> Unowned --an owner comes--> Owned
-///          ^                          |     ^                     |   |
-///          +----the last one is freed-+     +--the last owner-----+   |
-///          |                                   leaves variables       |
-///          +--the last owner leaves none------------------------------+
-/// ```
+/// What an id is to the core. The changes are drawn at the top of [`shadow`](super).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     /// It has neither variables nor an owner. What was said about it is remembered for a while.

@@ -84,6 +84,8 @@ global_lock! {
 /// Holds the lock.
 pub(super) struct Locked(GlobalGuard<SHADOW>);
 
+/// Takes the lock, in any context in which the C core's could be taken: not in that of an NMI nor,
+/// on `PREEMPT_RT`, where it is not to sleep.
 #[inline(never)]
 pub(super) fn lock() -> Locked {
     Locked(SHADOW.lock())
@@ -447,6 +449,9 @@ pub(crate) fn init() -> Result {
 }
 
 /// Undoes [`init()`]. Nobody uses shadow variables any more, and there are none.
+///
+/// What was freed before may still wait for readers to end. It does so in the allocator, as with
+/// `kfree_rcu()`, which needs no code of the core.
 pub(crate) fn exit() {
     let store = lock().0.take();
     if let Some(store) = store {

@@ -271,8 +271,8 @@ impl<K: Key, V, W> RemovedQueue<K, V, W> {
     /// Takes the entry out that came first.
     pub fn pop(&mut self) -> Option<Removed<K, V, W>> {
         let node = NonNull::new(self.list.first)?;
-        // SAFETY: By the type invariant the first entry and the next one, if any, are ours; an entry
-        // in a queue has links.
+        // SAFETY: By the type invariant the first entry and the next one, if any, are ours; an
+        // entry in a queue has links.
         unsafe {
             let next = links(node.as_ptr()).next;
             self.list.join(null_mut(), next);

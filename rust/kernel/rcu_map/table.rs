@@ -382,8 +382,8 @@ impl<K: Key> Table<K> {
     ///
     /// The caller must be the writer, and `entry` be in the table.
     pub(crate) unsafe fn remove(&self, state: &mut State, entry: *mut Chained<K>) {
-        // SAFETY: The caller is the writer, and the entry is in the current array and, if its bucket
-        // has been copied already, in the other one.
+        // SAFETY: The caller is the writer, and the entry is in the current array and, if its
+        // bucket has been copied already, in the other one.
         unsafe {
             let entry = &*entry;
             self.current().unlink(entry);
@@ -474,8 +474,8 @@ impl<K: Key> Table<K> {
     ///
     /// # Safety
     ///
-    /// The caller must be the writer, and the new array be [filled](Self::is_filled), or the old one
-    /// have no entries.
+    /// The caller must be the writer, and the new array be [filled](Self::is_filled), or the old
+    /// one have no entries.
     pub(crate) unsafe fn publish(&self, state: &mut State) -> Option<RawArray<K>> {
         // SAFETY: The caller is the writer, and this begins no resize.
         let current = unsafe { self.current() };
