@@ -3,7 +3,7 @@
  * A vendor's cumulative livepatch, which is in replace set 1 and supersedes the
  * vendor's hotfixes, in set 2.
  *
- * Load the three samples in the order in which one meets them:
+ * Load the three samples in this order:
  *
  * $ insmod livepatch-sets-customer.ko
  * $ insmod livepatch-sets-hotfix.ko
@@ -19,8 +19,8 @@
  * fixed by livepatch_sets_cumulative
  * fixed by livepatch_sets_customer
  *
- * The hotfix was replaced by what contains it. The customer's livepatch was
- * neither asked nor touched.
+ * The cumulative livepatch contains the hotfix, and has replaced it. The
+ * customer's livepatch stays as it was.
  */
 
 #include <linux/livepatch.h>
@@ -38,7 +38,7 @@ static struct klp_func funcs[] = {
 		.old_name = "cmdline_proc_show",
 		.new_func = livepatch_show,
 	}, {
-		/* What the hotfix had. */
+		/* The fix that the hotfix brought. */
 		.old_name = "loadavg_proc_show",
 		.new_func = livepatch_show,
 	}, { }

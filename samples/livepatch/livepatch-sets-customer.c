@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A customer's own livepatch, in a replace set that no vendor uses. It evicts
- * nothing, unless its administrator says so:
+ * A customer's own livepatch, in a replace set that no vendor uses. It replaces
+ * no others, unless the administrator names their sets:
  *
  * $ insmod livepatch-sets-customer.ko supersedes=1,2
  *

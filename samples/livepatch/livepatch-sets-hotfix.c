@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A vendor's hotfix, which is in replace set 2: it replaces the hotfix before
- * it, if there is one, and nothing else. See livepatch-sets-cumulative.c.
+ * A vendor's hotfix, in replace set 2. It replaces the hotfix before it, if there
+ * is one, and nothing else. See livepatch-sets-cumulative.c.
  */
 
 #include <linux/livepatch.h>

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * livepatch-shadow-types.c - shadow variables that vanish by themselves
+ * livepatch-shadow-types.c - shadow variables that the core frees
  *
- * Counts how often livepatch-shadow-mod.c looks at each of its structs, in a
- * shadow variable of that struct.  The variables are of a type that the
- * livepatch declares for the module: the core frees them when the livepatch is
- * disabled or replaced, and when the module goes away.  No callback does.
+ * Counts, in a shadow variable of each struct of livepatch-shadow-mod.c, how often
+ * that module looks at the struct.  The livepatch declares the type of these
+ * variables for the module, so the core frees them: when the livepatch is disabled
+ * or replaced, and when the module goes.  The livepatch needs no callback for that.
  *
  * $ insmod samples/livepatch/livepatch-shadow-mod.ko
  * $ insmod samples/livepatch/livepatch-shadow-types.ko
@@ -22,7 +22,7 @@
 #include <linux/module.h>
 #include <linux/slab.h>
 
-/* As livepatch-shadow-mod.c has it, up to what is used here. */
+/* The beginning of the struct in livepatch-shadow-mod.c, as far as it is used. */
 struct dummy {
 	struct list_head list;
 	unsigned long jiffies_expire;
@@ -33,7 +33,7 @@ static void checks_dtor(void *obj, void *data)
 	pr_info("%p was checked %lu times\n", obj, *(unsigned long *)data);
 }
 
-/* Not what livepatch-shadow-fix1.c and -fix2.c use for the same structs. */
+/* livepatch-shadow-fix1.c and -fix2.c use other ids for the same structs. */
 #define SV_CHECKS	1002
 
 static struct klp_shadow_type checks_type = {
@@ -45,7 +45,7 @@ static bool livepatch_dummy_check(struct dummy *d, unsigned long jiffies)
 {
 	unsigned long *checks;
 
-	/* Also for structs that are older than the livepatch. */
+	/* A struct can be older than the livepatch, and have no variable yet. */
 	checks = klp_shadow_type_get_or_alloc(d, &checks_type, sizeof(*checks),
 					      GFP_NOWAIT, NULL);
 	if (checks)
@@ -54,7 +54,7 @@ static bool livepatch_dummy_check(struct dummy *d, unsigned long jiffies)
 	return time_after(jiffies, d->jiffies_expire);
 }
 
-/* Not left to the core: another struct could get the same address. */
+/* Do not wait for the core: another struct could get the same address. */
 static void livepatch_dummy_free(struct dummy *d)
 {
 	klp_shadow_type_free(d, &checks_type);

@@ -9,11 +9,11 @@
 #include <linux/panic.h>
 #include <linux/slab.h>
 
-/* Livepatches have these numbers in common: not one that the others use. */
+/* All livepatches share one space of ids. No other sample uses this one. */
 #define PANIC_STATE_ID		1001
 #define PANIC_TIMEOUT_SECONDS	60
 
-/* The first livepatch with the state: remember what there was. */
+/* This is the first livepatch with the state: remember the old value. */
 static int panic_pre_patch(struct klp_patch *patch, struct klp_state *state)
 {
 	int *saved;
@@ -33,7 +33,7 @@ static void panic_post_patch(struct klp_patch *patch, struct klp_state *state)
 	pr_info("panic_timeout is %d\n", panic_timeout);
 }
 
-/* No livepatch with the state is left: bring it back. */
+/* No livepatch with the state is left: restore the old value. */
 static void panic_post_unpatch(struct klp_patch *patch, struct klp_state *state)
 {
 	int *saved = klp_shadow_get(&panic_timeout, state->id);

@@ -2,11 +2,11 @@
 /*
  * livepatch-state-fix1.c - a livepatch that changes more than code
  *
- * While it is in effect a panic reboots the machine after a minute, if no
- * other time was set.  The setting is a state: the core calls pre_patch when
- * the first livepatch that has it comes, and post_unpatch when the last one is
- * gone.  The old value is in a shadow variable that belongs to the state, where
- * any later livepatch finds it and the core frees it.
+ * While it is enabled, a panic reboots the machine after a minute, unless another
+ * time was set before.  The setting is a state: the core calls pre_patch when the
+ * first livepatch with the state comes, and post_unpatch when the last one is
+ * gone.  The old value is in a shadow variable that belongs to the state: later
+ * livepatches find it there, and the core frees it in the end.
  *
  * livepatch-state-fix2.c is the next release.
  *

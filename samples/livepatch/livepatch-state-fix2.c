@@ -2,9 +2,10 @@
 /*
  * livepatch-state-fix2.c - takes over the state of livepatch-state-fix1.c
  *
- * Replaces livepatch-state-fix1, or any other livepatch.  If that has the
- * state, nothing is called: this livepatch is now the one that removes it.  If
- * not, it introduces the state itself.  Neither release asks which it is.
+ * Replaces livepatch-state-fix1 and all other livepatches.  If one of them has
+ * the state, this livepatch takes it over: no callback is called, and this
+ * livepatch is the one that removes the state.  Otherwise it introduces the state
+ * itself.  Neither release has to ask which is the case.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt

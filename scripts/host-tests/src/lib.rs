@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! Tests, on the host, of those files of the core that need nothing of the kernel.
+//! Host tests of the files of the core that need nothing of the kernel, and a model of its
+//! ordering.
 //!
-//! And a model of how the core, the ftrace handler and tasks order what they do, in
-//! `tests/ordering.rs`.
-//!
-//! The files are the kernel's own, so that what is tested is what runs. `scripts/host-tests.sh`
-//! runs this; `kernel/livepatch/tests.rs` has the same as KUnit tests, with fewer cases.
+//! The files are the kernel's own: what is tested is what runs. `tests/ordering.rs` models how the
+//! core, the ftrace handler and the tasks order their accesses. `scripts/host-tests.sh` runs all of
+//! this. `kernel/livepatch/tests.rs` has the same tests for KUnit, with fewer cases.
 
 // The core uses all of it, the tests do not.
 #![allow(dead_code)]

@@ -2,7 +2,7 @@
 
 //! A system with livepatches, as far as replace sets and states are concerned.
 //!
-//! It decides by the core's own rules; `tests/sets.rs` holds them against a model that does not.
+//! It decides by the core's own rules. `tests/sets.rs` compares them with an independent model.
 
 use crate::rules::sets::{
     self,
@@ -80,10 +80,10 @@ impl Patch {
 /// Why a livepatch was not enabled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// Another livepatch has a function, shown as in messages, or an id.
+    /// Another livepatch has the function, named as in messages, or the id.
     Func(String, String),
     Id(usize, String),
-    /// It replaces one with a state that it has not.
+    /// It replaces a livepatch with a state that it lacks.
     State,
 }
 

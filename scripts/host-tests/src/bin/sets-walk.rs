@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! Prints a random walk over livepatches in replace sets, for `scripts/guest/sets-walk` to go.
+//! Prints a random walk over livepatches in replace sets, for `scripts/guest/sets-walk` to follow.
 //!
-//! `sets-walk SEED STEPS`. The rules are the core's own file; a step says what must come of it:
+//! `sets-walk SEED STEPS`. The rules are the core's own file. Each step says what must result:
 //!
 //! ```text
 //! step 17 load 3 set=2 evicts=1,0 vmlinux=cmdline_proc_show
@@ -80,7 +80,7 @@ fn number(name: &str) -> &str {
     name.rsplit('_').next().unwrap_or(name)
 }
 
-/// Makes up a livepatch, and the parameters of the module that make it so.
+/// Makes up a livepatch, with the module parameters that describe it.
 fn livepatch(random: &mut Random, number: usize, system: &System) -> (Patch, String) {
     let mut patch = Patch {
         name: module(number),
@@ -98,7 +98,7 @@ fn livepatch(random: &mut Random, number: usize, system: &System) -> (Patch, Str
         if random.percent(40) {
             let count = 1 + random.below(3);
             let sets: Vec<u32> = (0..count).map(|_| random.below(SETS) as u32).collect();
-            // Those of the livepatch come first.
+            // The livepatch's own sets come first.
             let (own, admins) = sets.split_at(random.below(count + 1));
             for (param, sets) in [("evicts", own), ("supersedes", admins)] {
                 if !sets.is_empty() {
@@ -143,7 +143,7 @@ fn livepatch(random: &mut Random, number: usize, system: &System) -> (Patch, Str
     if random.percent(10) {
         patch.ids.push(1 + random.below(6));
     }
-    // Mostly also what those have that it replaces, or few could be replaced.
+    // Mostly also the states of the livepatches that it replaces, or it could replace few.
     for old in &system.enabled {
         let rules = patch.rules(system.strict);
         if rules.replaces(&old.rules(system.strict)) && random.percent(80) {

@@ -13,7 +13,8 @@ mod symtab;
 
 use proptest::test_runner::Config;
 
-/// What differs from the defaults and the environment: nothing is written into the checkout.
+/// The configuration of proptest: its defaults and the environment, but it writes nothing into the
+/// checkout.
 fn config() -> Config {
     Config {
         failure_persistence: None,

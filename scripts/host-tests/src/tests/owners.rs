@@ -40,10 +40,10 @@ use std::{
     },
 };
 
-/// Which livepatch a claim is of.
+/// The livepatch that a claim belongs to.
 type Owner = usize;
 
-/// Ids below this have the callbacks and contract that belong to the id, so that livepatches agree.
+/// Below this, the callbacks and contract of an id follow from the id, so that livepatches agree.
 const IDS: std::ops::Range<usize> = 1..7;
 
 fn contract(id: usize) -> Contract {
@@ -96,7 +96,7 @@ struct Transition {
     replaced: Vec<Owner>,
 }
 
-/// How far a state is, by the callbacks that were called.
+/// How far the core has got with a state, judged by the callbacks that it has called.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Phase {
     #[default]
@@ -106,7 +106,7 @@ enum Phase {
     Removing,
 }
 
-/// What the callbacks and the shadow variables have come to.
+/// What the callbacks and the ends of shadow variables have led to.
 #[derive(Debug, Default)]
 struct Done {
     phase: BTreeMap<usize, Phase>,
@@ -114,7 +114,7 @@ struct Done {
     owners: BTreeMap<usize, usize>,
     leaked: BTreeSet<usize>,
     variables: BTreeMap<usize, usize>,
-    /// Livepatches that must not lose anything now.
+    /// Livepatches that must lose nothing now.
     staying: Vec<Owner>,
     pre_patch_left: usize,
     /// How many owners can still join.
@@ -408,7 +408,7 @@ impl World {
         }
     }
 
-    /// Livepatches allocate what they may.
+    /// Livepatches make the shadow variables that they may make.
     fn allocate(&self) {
         let effects = &mut *self.effects.borrow_mut();
         for &id in effects.owners.keys() {
@@ -476,7 +476,7 @@ fn op() -> impl Strategy<Value = Op> {
 
 type Wishes = (BTreeMap<usize, Wish>, BTreeSet<usize>);
 
-/// What a livepatch wants; without legacy states, whose introduction nobody sees.
+/// What a livepatch claims. There are no legacy states, as nobody sees their introduction.
 fn wishes() -> impl Strategy<Value = Wishes> {
     let wish = prop_oneof![2 => Just(Wish::Managed), 1 => Just(Wish::Type)];
     (
@@ -545,8 +545,8 @@ fn phases(world: &World) -> Vec<Phase> {
         .collect()
 }
 
-/// The defect D1 of the series that this is modelled on: two livepatches that share a state and
-/// are replaced together.
+/// Two livepatches that share a state are replaced together: neither keeps the state for the other,
+/// as they would in the series on the mailing list. It is removed, once.
 #[test]
 fn shared_state_is_removed_with_both() {
     let wishes = [managed(&[2]), managed(&[2]), managed(&[])];
@@ -580,7 +580,7 @@ fn failing_join_leaves_nothing() {
     }
 }
 
-/// A managed livepatch takes over what one of 7.3 has introduced: only removal calls anything.
+/// A managed state takes over one of 7.3: only its removal calls anything.
 #[test]
 fn legacy_state_is_handed_over() {
     let legacy = (BTreeMap::from([(1, Wish::Legacy)]), BTreeSet::new());
@@ -597,8 +597,8 @@ fn legacy_state_is_handed_over() {
     world.verify().unwrap();
 }
 
-/// After a forced transition nothing of what left is ever freed, also if another livepatch still
-/// has it.
+/// After a forced transition the shadow variables of a livepatch that has left are never freed,
+/// even if another livepatch owns them as well.
 #[test]
 fn forced_livepatch_leaks() {
     let mut world = run(&[managed(&[2, 4]), managed(&[2])], &[]).unwrap();
@@ -658,7 +658,7 @@ fn check_versions() {
         let older = [claim(Kind::Legacy, 1, None)];
         let result = verdict(&older, claim(Kind::Legacy, 2, None), leaves, false);
         assert_eq!(result, Err(Refusal::Version));
-        // A version that is not given is no version.
+        // 0 means that no version is given.
         let none = [claim(managed, 0, None)];
         assert_eq!(
             verdict(&none, claim(managed, 2, None), leaves, false),
@@ -715,13 +715,13 @@ fn check_agreement() {
     for (new, expected) in cases {
         assert_eq!(verdict(&[new], old(), false, false), expected);
     }
-    // A release can lift what its predecessor could not undo, or be the first that cannot.
+    // A release can drop the block_disable of the one before it, or be the first to have it.
     for (before, after) in [(true, false), (false, true)] {
         let old = claim(of(false, before), 0, None);
         let new = [claim(of(false, after), 0, None)];
         assert_eq!(verdict(&new, old, true, false), Ok(()));
     }
-    // To become managed is no disagreement.
+    // A state of 7.3 may become a managed one.
     let legacy = || claim(Kind::Legacy, 1, None);
     for new in [of(true, true), of(false, false)] {
         assert_eq!(
@@ -729,7 +729,8 @@ fn check_agreement() {
             Ok(())
         );
     }
-    // As in 7.3: of two in the new livepatch the first counts, of two in the old one both.
+    // As in 7.3: of two states with one id, the first counts in the new livepatch, and both count
+    // in the old one.
     let twice = [claim(Kind::Legacy, 2, None), claim(Kind::Legacy, 1, None)];
     assert_eq!(
         verdict(&twice, claim(Kind::Legacy, 2, None), true, false),
@@ -737,7 +738,7 @@ fn check_agreement() {
     );
     let result = verdict(&twice, claim(Kind::Legacy, 3, None), true, false);
     assert_eq!(result, Err(Refusal::Version));
-    // Nor is a shadow type, of a state of 7.3.
+    // Nor does a shadow type disagree with a state of 7.3.
     let both = [claim(Kind::Legacy, 1, None), claim(Kind::Shadow, 0, None)];
     assert_eq!(verdict(&both, legacy(), true, false), Ok(()));
 }

@@ -21,7 +21,7 @@ fn normalised(mut ranges: Vec<Range>) -> Vec<Range> {
     ranges
 }
 
-/// What [`normalise`] is to do: merges two ranges that share an address until none do.
+/// A model of [`normalise`]: merges two ranges that share an address, until no two do.
 fn model(ranges: &[Range]) -> Vec<Range> {
     let mut out: Vec<Range> = Vec::new();
     for &range in ranges {
@@ -47,7 +47,7 @@ fn model(ranges: &[Range]) -> Vec<Range> {
     out
 }
 
-/// All that is promised of [`normalise`] and [`find`], for `addrs` and what lies at the borders.
+/// Checks all that [`normalise`] and [`find`] promise, for `addrs` and the borders of ranges.
 fn check(ranges: Vec<Range>, addrs: &[usize]) -> Result<(), TestCaseError> {
     let result = normalised(ranges.clone());
     prop_assert_eq!(&result, &model(&ranges));
@@ -167,12 +167,12 @@ fn all_small_sets() {
     }
 }
 
-/// Of few addresses, so that they meet in every way.
+/// Ranges of few addresses, so that they meet in every way.
 fn dense() -> impl Strategy<Value = Range> {
     (0usize..40, 0usize..40, 0usize..8).prop_map(|(start, end, tag)| range(start, end, tag))
 }
 
-/// As functions are.
+/// Ranges like those of functions.
 fn functions() -> impl Strategy<Value = Range> {
     (0usize..4000, 0usize..300, any::<usize>()).prop_map(|(at, len, tag)| {
         let start = 0xffff_ffff_8100_0000 + 16 * at;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! What the C core does: the parts of the kernel's `vsscanf()` that its formats use, conversion by
-//! conversion as in `lib/vsprintf.c`.
+//! A model of the C core's parser: the parts of the kernel's `vsscanf()` that its formats use, with
+//! the conversions of `lib/vsprintf.c`.
 
 pub(super) const SECTION_FORMAT: &str = ".klp.rela.%55[^.]";
 pub(super) const SYMBOL_FORMAT: &str = ".klp.sym.%55[^.].%511[^,],%lu";
@@ -26,12 +26,12 @@ impl Scan<'_> {
     }
 }
 
-/// `isspace()` of `lib/ctype.c`, which is that of Latin-1.
+/// `isspace()` of `lib/ctype.c`, which is about Latin-1.
 fn is_space(byte: u8) -> bool {
     matches!(byte, b'\t'..=b'\r' | b' ' | 0xa0)
 }
 
-/// `sscanf(text, format, ...)`; a NUL ends `text`, as its end does.
+/// `sscanf(text, format, ...)`. A NUL ends `text`.
 pub(super) fn sscanf<'a>(text: &'a [u8], format: &str) -> Scan<'a> {
     let end = text.iter().position(|&byte| byte == 0);
     let mut str = &text[..end.unwrap_or(text.len())];

@@ -43,7 +43,7 @@ fn model_may_share(new: &Patch, old: &Patch, strict: bool) -> bool {
     legacy(new) && legacy(old) || model_replaces(new, old, strict)
 }
 
-/// All that two livepatches share and must not.
+/// All functions and ids that two livepatches share and must not share.
 fn model_conflicts(new: &Patch, system: &System) -> Vec<Refusal> {
     let mut found = Vec::new();
     for old in &system.enabled {
@@ -94,7 +94,7 @@ fn patch(legacy: bool) -> impl Strategy<Value = Patch> {
     )
 }
 
-/// Patches with names of their own.
+/// Livepatches with different names.
 fn patches(legacy: bool, max: usize) -> impl Strategy<Value = Vec<Patch>> {
     vec(patch(legacy), 1..max).prop_map(|mut patches| {
         for (index, patch) in patches.iter_mut().enumerate() {
@@ -183,7 +183,8 @@ proptest! {
                     };
                     if !(legacy(old) && legacy(new)) {
                         let mut stays = new.clone();
-                        // Were it loaded, it might evict: it is about what they share.
+                        // If it were loaded it might replace others; here only what both
+                        // share counts.
                         stays.supersedes = Some(vec![]);
                         stays.own = 99;
                         prop_assert_eq!(both.find_conflict(&stays), None);
@@ -193,7 +194,7 @@ proptest! {
         }
     }
 
-    /// What is superseded is so at the load only: who comes later is measured by its own rules.
+    /// A livepatch supersedes sets only when it is loaded. A later livepatch goes by its own rules.
     #[test]
     fn eviction_is_an_act_of_the_load(
         old in patch(false),

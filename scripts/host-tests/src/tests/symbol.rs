@@ -241,8 +241,8 @@ fn hostile_names() {
     }
 }
 
-/// What the core makes of a symbol's name, by the C core's format: no more than that, less the
-/// deviations that are meant.
+/// Checks that the core reads a symbol's name as the C core's format does, or refuses it for one of
+/// the deviations that are meant.
 fn check_symbol(name: &[u8]) -> Result<(), TestCaseError> {
     let scan = sscanf(name, SYMBOL_FORMAT);
     let parsed = parse_symbol(name);
@@ -262,8 +262,8 @@ fn check_symbol(name: &[u8]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// As [`check_symbol`]. The C core does without the section's name, and takes the beginning of an
-/// object's name that is too long.
+/// The same as [`check_symbol`] for names of sections. The C core accepts a section without a name
+/// of its own, and cuts off an object's name that is too long.
 fn check_section(name: &[u8]) -> Result<(), TestCaseError> {
     let scan = sscanf(name, SECTION_FORMAT);
     let object = scan.texts.first().copied();
@@ -279,8 +279,8 @@ extern "C" {
     fn libc_sscanf(text: *const c_char, format: *const c_char, ...) -> c_int;
 }
 
-/// The same with the C library's `sscanf()`, which differs from the kernel's in what is white
-/// space, and in that it accepts signs: nothing that the core accepts.
+/// The same with the C library's `sscanf()`. It takes other characters for white space than the
+/// kernel's, and accepts signs. The core accepts neither.
 fn check_libc(name: &[u8]) -> Result<(), TestCaseError> {
     let text = CString::new(name).unwrap();
     let mut object = [0u8; MAX_OBJECT_LEN + 1];
@@ -339,7 +339,7 @@ fn part(separator: u8, max: usize) -> impl Strategy<Value = Vec<u8>> {
     vec(byte, 1..=max)
 }
 
-/// Pieces of which names are made, some where they do not belong.
+/// Pieces of names, some in places where they do not belong.
 fn piece() -> impl Strategy<Value = Vec<u8>> {
     let pieces: [&[u8]; 20] = [
         b"",
@@ -374,7 +374,7 @@ fn piece() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// A name that is nearly right: each part is well-formed more often than not.
+/// A name that is nearly right: each of its parts is mostly well-formed.
 fn nearly() -> impl Strategy<Value = Vec<u8>> {
     let prefix = prop_oneof![
         9 => select(vec![&b".klp.sym."[..], b".klp.rela."]).prop_map(<[u8]>::to_vec),
@@ -442,7 +442,8 @@ proptest! {
         check_libc(&name)?;
     }
 
-    /// Arbitrary bytes, NUL among them, which no name has: no panic, and parts of the input.
+    /// Arbitrary bytes cause no panic, and the result is part of the input. NUL, which no
+    /// name contains, is among them.
     #[test]
     fn any_bytes(
         prefix in select(vec!["", ".klp.sym.", ".klp.sym.a.", ".klp.sym.a.b,", ".klp.rela."]),

@@ -21,7 +21,7 @@ use proptest::{
 
 type Table = [(&'static str, usize)];
 
-/// One search alone, as `klp_find_object_symbol()` makes it: it stops at what decides.
+/// A single search like that of `klp_find_object_symbol()`: it stops when it knows the result.
 fn naive_address(table: &Table, name: &str, position: usize) -> Result<usize, Missing> {
     let (mut count, mut addr) = (0, 0);
     for symbol in table.iter().filter(|symbol| symbol.0 == name) {
@@ -38,7 +38,7 @@ fn naive_address(table: &Table, name: &str, position: usize) -> Result<usize, Mi
     }
 }
 
-/// One address alone, as `find_kallsyms_symbol()` looks it up.
+/// Looks up a single address like `find_kallsyms_symbol()`.
 fn naive_size(table: &Table, addr: usize, (start, end): (usize, usize)) -> Option<usize> {
     if addr < start || addr >= end {
         return None;

@@ -19,8 +19,8 @@ function skip_test() {
 
 # need_rust_core() - skip the whole script unless the core is the one in Rust
 #
-# What is in vmlinux for it has this function; the core written in C has no
-# messages for most mistakes.
+# Only its resident part has this function. The core in C says nothing about most
+# mistakes.
 function need_rust_core() {
 	is_root
 	grep -q ' klp_register_core$' /proc/kallsyms ||
@@ -35,12 +35,12 @@ function module_loaded() {
 	grep -q "^$1 " /proc/modules
 }
 
-# enabled_functions() - print the functions that ftrace is about, and for whom
+# enabled_functions() - print the functions that ftrace has hooked, and their ops
 function enabled_functions() {
 	cat "$SYSFS_TRACING_DIR/enabled_functions"
 }
 
-# remember_state() - note what a livepatch that is refused must not change
+# remember_state() - note the state that a refused livepatch must not change
 function remember_state() {
 	STATE_LIVEPATCHES=$(ls "$SYSFS_KLP_DIR")
 	STATE_FUNCTIONS=$(enabled_functions)

@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# One function that a livepatch has under two names.
+# A function has two names (aliases). A livepatch that changes it under both is
+# refused. A nop for one name does not hide the change under the other one.
 
 . $(dirname $0)/functions.sh
 . $(dirname $0)/functions-rust.sh
@@ -56,8 +57,9 @@ insmod: ERROR: could not insert module test_modules/$MOD.ko: $INVALID
 % rmmod $MOD_TARGET"
 
 
-# - the module is refused, as when a function is not found in it
-# - the livepatch stays in effect for what it changes elsewhere
+# - load the livepatch, then the module: the module is refused, as when it lacks a
+#   function
+# - check that the livepatch stays in effect for its other functions
 
 start_test "two names of one function, which shows when its module is loaded"
 
@@ -84,8 +86,9 @@ $(expect_disabled $MOD)
 % rmmod $MOD_TARGET"
 
 
-# - a livepatch replaces one that has the function under another name: what would
-#   undo the old one must not hide the new one from tasks that are switched
+# - replace a livepatch by one that has the function under its other name
+# - check, during the transition, that a switched task runs the new function: the
+#   nop for the old name must not hide it
 
 start_test "another name in the livepatch that replaces"
 

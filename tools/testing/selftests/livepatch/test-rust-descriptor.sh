@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Livepatches with a mistake in their descriptor are refused, with a message
-# that says what is wrong, and leave nothing behind.
+# A livepatch with a mistake in its descriptor is refused with a message that
+# names the mistake, and leaves nothing behind.
 
 . $(dirname $0)/functions.sh
 . $(dirname $0)/functions-rust.sh
@@ -85,7 +85,7 @@ LONGEST_NAME=$(repeat 511 f)
 LONGEST_OBJECT=$(repeat 55 o)
 
 
-# - nothing is wrong: the module that all further tests use works
+# - without a mistake, the module that the other tests use works
 
 accepted "descriptor without a mistake" "bad=none" "vmlinux
 $FUNC" "$PATCHED"
@@ -102,7 +102,7 @@ refused "NULL mod" $MOD_BAD "bad=mod" \
 refused "module that is not marked as a livepatch" $MOD_UNMARKED "" \
 	"livepatch: module $MOD_UNMARKED is not marked as a livepatch module"
 
-# The module loader names the parameter, too.
+# The second line is the module loader's.
 refused "enabled when a parameter is set" $MOD_BAD "early=1" \
 	"livepatch: livepatch '$MOD_BAD' cannot be enabled before its init function runs
 $MOD_BAD: \`1' invalid for parameter \`early'"
@@ -129,7 +129,7 @@ refused "empty object name" $MOD_BAD "bad=empty_object" \
 refused "object name vmlinux" $MOD_BAD "bad=vmlinux_object" \
 	"livepatch: livepatch '$MOD_BAD': 'vmlinux' cannot be the name of an object"
 
-# Its directory would be where a file of the livepatch is.
+# The directory of the object would have the name of a file of the livepatch.
 for file in enabled transition force replace stack_order replace_set supersedes; do
 	refused "object name $file" $MOD_BAD "object=$file" \
 		"livepatch: livepatch '$MOD_BAD': '$file' cannot be the name of an object"
@@ -165,7 +165,7 @@ refused "function name of 512 characters" $MOD_BAD "bad=long_name" \
 refused "empty function name" $MOD_BAD "bad=empty_name" \
 	"livepatch: livepatch '$MOD_BAD': the name of function 1 of object 'vmlinux' is empty"
 
-# Position 0 says that there is only one, which is then the first.
+# Position 0 means that the name is unique. Here that is position 1, too.
 symbol=cmdline_proc_show,1
 refused "same function twice, once with its position" $MOD_BAD "bad=same_func" \
 	"livepatch: livepatch '$MOD_BAD': function '$symbol' of object 'vmlinux' is there twice" \
@@ -175,7 +175,7 @@ refused "function name of 511 characters, of no function" $MOD_BAD "bad=longest_
 	"livepatch: symbol '$LONGEST_NAME' not found in symbol table"
 
 
-# - functions that there are not, or not so
+# - functions that do not exist, or cannot be patched
 
 refused "unknown symbol" $MOD_BAD "symbol=test_klp_rust_no_such_function" \
 	"livepatch: symbol 'test_klp_rust_no_such_function' not found in symbol table"
@@ -187,7 +187,7 @@ refused "position 2 of an unknown symbol" $MOD_BAD \
 refused "position 2 of a unique symbol" $MOD_BAD "symbol=version_proc_show sympos=2" \
 	"livepatch: symbol position 2 for symbol 'version_proc_show' in object 'vmlinux' not found"
 
-# The name of several functions of vmlinux that could all be patched, and how
+# Find a name of several functions of vmlinux that could all be patched, and how
 # many symbols have it.
 read -r symbol count < <(awk '
 	FNR == NR { if (NF == 1) traceable[$1]++; next }
@@ -208,9 +208,8 @@ else
 	skip_test "ambiguous symbol" "each function of this kernel has a name of its own"
 fi
 
-# A function of vmlinux that is not for ftrace: of those in the section for
-# code that must not be instrumented, the first that has a name of its own.
-# /proc/kallsyms is in the order of addresses.
+# Find a function of vmlinux that ftrace does not know: the first one in the
+# noinstr section that has a unique name. /proc/kallsyms is sorted by address.
 symbol=$(awk '
 	FNR == NR { traceable[$1]; next }
 	$4 != "" { exit }			# of a module
@@ -236,7 +235,8 @@ else
 fi
 
 
-# - after all of them: a good livepatch, next to which a bad one is refused
+# - enable a livepatch without a mistake, and check that one with a mistake is
+#   refused next to it
 
 start_test "bad livepatch while a good one is enabled"
 

@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# A function that is livepatched and has a direct caller, as BPF trampolines are.
+# A livepatched function has a direct caller, such as a BPF trampoline. ftrace asks
+# the caller to share the function, and the core tells it when that is over.
 
 . $(dirname $0)/functions.sh
 . $(dirname $0)/functions-rust.sh
@@ -27,7 +28,7 @@ function check_shared() {
 	[[ "$now" == "$1" ]] || fail_test "shared is $now $2, not $1"
 }
 
-# - livepatch a function that has a direct caller, alone and undo it
+# - livepatch one function that has a direct caller, and undo that
 # - check that the direct caller is asked to share it, and told when that is over
 
 start_test "a direct caller shares a function for as long as that is livepatched"
@@ -50,8 +51,8 @@ $(expect_disabled $MOD_LOWER)
 
 
 # - livepatch two functions together, then one of them again
-# - disable the first livepatch: its ftrace_ops stays for the second one
-# - check that the direct caller on the other function is told
+# - disable the first livepatch: the second one keeps the ops group
+# - check that the direct caller of the other function is told
 
 start_test "a direct caller is told when the ftrace_ops stays for others"
 

@@ -1,8 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# What a livepatch can read in its callbacks: its lists of objects and functions,
-# where the original functions are, their sizes, and what is patched. This is for
-# both cores: what they fill in, and when, is the same.
+# A livepatch can read in its callbacks what include/linux/livepatch.h offers: its
+# lists of objects and functions, the addresses of the original functions, sizes,
+# and what is patched. Both cores must fill in the same at the same time, and both
+# run this.
 
 . $(dirname $0)/functions.sh
 . $(dirname $0)/functions-rust.sh
@@ -27,9 +28,9 @@ $MOD:       patched=$3 transition=$4 nop=0 old_size=$size new_size=$size runs $5
 #	callback - its name
 #	object   - for which it is called
 #	enabled  - whether the livepatch is enabled
-#	due      - whether post_unpatch is due for the object
+#	due      - whether post_unpatch will be called for the object
 #	vmlinux  - of its functions: patched, transition, and what runs
-#	target   - the same of MOD_TARGET, with no first if it is not loaded, or yes
+#	target   - the same for MOD_TARGET, after "yes" if it is loaded, else "no"
 function shows() {
 	local callback="$1" object="$2" enabled="$3" due="$4" name
 	local vmlinux target state

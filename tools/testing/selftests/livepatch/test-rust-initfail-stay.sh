@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Livepatches that stay for ever: after a forced transition, and when tasks keep
-# the core from undoing one whose init function has failed.
+# Modules of livepatches are never freed after a forced transition, nor when the
+# init function has failed and tasks keep the core from undoing the livepatch.
 # LAST: leaves livepatches that cannot be unloaded.
 
 . $(dirname $0)/functions.sh
@@ -26,8 +26,9 @@ function start_reader() {
 }
 
 
-# - The task is let go only when the core has given up waiting for it. A core that
-#   does not do so frees the function that it returns to.
+# - fail while a task sleeps in the new function
+# - wait until the core has given up waiting, then let the task go: it returns to a
+#   function that must still be there
 
 start_test "init fails while a task sleeps in the new function for good"
 

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# The init function of a livepatch fails after the livepatch was enabled: the core
-# undoes it, without calling any of its callbacks, before the module is freed.
+# The init function of a module fails after it has enabled its livepatch. The core
+# undoes the livepatch before the module is freed, and calls none of its callbacks.
 
 . $(dirname $0)/functions.sh
 . $(dirname $0)/functions-rust.sh
@@ -94,7 +94,7 @@ $UNDONE
 $REFUSED"
 
 
-# - the transition waits for a task in the function that the livepatch changes
+# - fail while the transition waits for a task in the original function
 
 start_test "init fails while the transition runs"
 
@@ -123,8 +123,9 @@ $MOD_BUSY: busymod_work_func exit
 $MOD_BUSY: ${MOD_BUSY}_exit"
 
 
-# - meanwhile the livepatch cannot be enabled again, no other one can be, and a
-#   module that is loaded is not patched
+# - fail while a task sleeps in the new function
+# - check that meanwhile nobody can enable this livepatch again or another one, and
+#   that a module that is loaded is not patched
 
 start_test "init fails while a task sleeps in the new function"
 
@@ -194,7 +195,7 @@ $(expect_disabled $MOD_LIVEPATCH)
 $MOD_TARGET: test_klp_mod_target_exit"
 
 
-# - the other one is stuck in its transition, and turned round in the end
+# - fail while the other livepatch is stuck in its transition; reverse that
 
 start_test "init fails while another livepatch is in transition"
 
@@ -272,7 +273,8 @@ $REFUSED
 $(expect_disabled $MOD_REPLACE)"
 
 
-# - the second one would have the same directory in sysfs
+# - enable two livepatches in one module: the second one is refused, as both would
+#   have the same directory in sysfs
 
 start_test "second livepatch of one module, which then fails"
 

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# The client of kpatch looks for /sys/kernel/livepatch. Without it, it asks
-# modprobe for "kpatch", and looks again.
+# The client of kpatch looks for /sys/kernel/livepatch. If it is absent, the client
+# calls "modprobe kpatch" and looks again: the core is loaded by that name, too.
 
 . $(dirname $0)/functions.sh
 . $(dirname $0)/functions-rust.sh
@@ -12,7 +12,7 @@ need_rust_core
 module_loaded $MOD_CORE || skip "the livepatch core is not a module here"
 [[ -z "$(ls "$SYSFS_KLP_DIR")" ]] || skip "a livepatch is loaded: $(ls "$SYSFS_KLP_DIR")"
 
-# What comes after this needs the core, also if the test fails.
+# The tests after this one need the core, even if this one fails.
 function cleanup() {
 	modprobe $MOD_CORE
 	pop_config

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# What cannot fail for want of memory allocates none: disabling a livepatch,
-# turning a transition round, and the end of a module in a transition.
+# Disabling a livepatch, reversing a transition and unloading a module during a
+# transition cannot fail for want of memory: the core allocates none for them.
 
 . $(dirname $0)/functions.sh
 . $(dirname $0)/functions-rust.sh
@@ -24,7 +24,7 @@ function trace_allocations() {
 
 # core_allocations() - end that, and print the stacks of allocations by the core
 #
-# What ftrace allocates on its behalf is not by the core.
+# Allocations in ftrace do not count, even if the core has called it.
 function core_allocations() {
 	echo 0 > $EVENTS/kmalloc/enable
 	echo '!stacktrace' > $EVENTS/kmalloc/trigger
@@ -48,8 +48,8 @@ function write_enabled() {
 		fail_test "$1 cannot be written to 'enabled'"
 }
 
-# - load a livepatch of vmlinux and of a module; that is seen to allocate
-# - hold a task in it: disable it, turn round, disable it, unload the module
+# - load a livepatch of vmlinux and of a module: the trace must show allocations
+# - hold a task in it; disable it, reverse that, disable it, unload the module
 # - let the task go
 # - check that the core has not allocated anything
 
@@ -61,7 +61,7 @@ load_lp $MOD_LIVEPATCH vmlinux=version_proc_show target=test_klp_walk_second
 [[ -n "$(core_allocations)" ]] || fail_test "the core's allocations are not seen"
 
 echo 1 > /sys/module/$MOD_LIVEPATCH/parameters/hold
-# Only programs of that name are held.
+# The test module holds only programs of this name.
 reader=$(mktemp -d)/reader
 ln -s "$(type -P cat)" "$reader"
 "$reader" /proc/version > /dev/null &

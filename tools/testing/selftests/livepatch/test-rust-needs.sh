@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# A livepatch that asks for what only the core in Rust has: the core in C of the
-# same tree refuses it, and the header tells sources which of them there is.
+# A livepatch asks for what only the core in Rust has. The core in C of the same
+# tree refuses it, and macros in the header say which core a kernel has.
 
 . $(dirname $0)/functions.sh
 . $(dirname $0)/functions-rust.sh
@@ -23,7 +23,7 @@ CMDLINE=$(cat /proc/cmdline)
 remember_state
 
 
-# - load the livepatch as any core takes it
+# - load the livepatch with nothing that only one core has
 # - check that the macros of the header say which core it is
 
 start_test "what the header says of the core"

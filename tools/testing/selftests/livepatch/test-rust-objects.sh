@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# The functions of all objects of a livepatch are hooked together, and before
-# any of them is patched.
+# The functions of all objects of a livepatch are hooked together, in one ops group,
+# before any object is patched. A livepatch that is refused then leaves nothing.
 
 . $(dirname $0)/functions.sh
 . $(dirname $0)/functions-rust.sh
@@ -17,7 +17,7 @@ setup_config
 
 # count_ops() - print how many ftrace_ops there are that call functions
 #
-# Each has a trampoline of its own, or is named at each of its functions.
+# An ops has a trampoline of its own, or ftrace names it at each of its functions.
 function count_ops() {
 	{
 		grep 'ftrace_trampoline' /proc/kallsyms
@@ -59,7 +59,7 @@ $(expect_disabled $MOD_STRESS)
 $MOD_TARGET: test_klp_mod_target_exit"
 
 
-# - a pre_patch callback fails, that of the first object or of the second
+# - let a pre_patch callback fail, of the first object or of the second
 # - check that nothing is left of either object
 
 # refused(name, object, result) - a test that a callback refuses the livepatch

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# A livepatch of several functions is refused when ftrace refuses one of them:
-# the message names that one, and nothing of the livepatch is left.
+# ftrace refuses one of several functions of a livepatch. The livepatch is refused,
+# the message names the function, and nothing of the livepatch is left.
 
 . $(dirname $0)/functions.sh
 . $(dirname $0)/functions-rust.sh
@@ -11,8 +11,8 @@ MOD_IPMODIFY=test_klp_rust_ipmodify
 MOD_LIVEPATCH=test_klp_livepatch
 MOD_TARGET=test_klp_mod_target
 
-# What MOD_MANY patches in vmlinux, in the order of its descriptor, and where
-# it can be seen.
+# The functions that MOD_MANY patches in vmlinux, in the order of its descriptor,
+# and the files that show whether they are patched.
 FUNCTIONS=(version_proc_show execdomains_proc_show cmdline_proc_show
 	   loadavg_proc_show show_softirqs)
 FILES=(version execdomains cmdline loadavg softirqs)
@@ -96,8 +96,8 @@ done)
 $(expect_disabled $MOD_MANY)"
 
 
-# - one of the functions has another user already: each in turn
-# - two and all of them have: the first of them is named
+# - let one function have another user already, each in turn
+# - let two and all functions have one: the message names the first of them
 
 for i in "${!FUNCTIONS[@]}"; do
 	refused "${ORDINALS[i]} of ${#FUNCTIONS[@]} functions is refused" \
@@ -112,8 +112,9 @@ refused "all of ${#FUNCTIONS[@]} functions are refused" \
 
 
 # - load a livepatch of the third function
-# - try to load one of several functions, of which a later one has another user:
-#   that one must be named, not the third, which the core has hooked already
+# - try to load a livepatch of several functions, of which a later one has another
+#   user: the message must name that one, not the third, which the core has hooked
+#   already
 # - check that the first livepatch is as it was
 
 start_test "refused livepatch on top of an enabled one"
@@ -140,7 +141,7 @@ $(expect_refused "${FUNCTIONS[4]}" vmlinux)
 $(expect_disabled $MOD_LIVEPATCH)"
 
 
-# - vmlinux can be patched, but then a function of a module has another user
+# - let a function of a module have another user, so that vmlinux is patched first
 # - check that vmlinux is not patched any more
 
 start_test "second object is refused after the first was patched"
@@ -164,7 +165,7 @@ $(expect_refused test_klp_mod_target_show $MOD_TARGET)
 $MOD_TARGET: test_klp_mod_target_exit"
 
 
-# - after all of that, the livepatch that was refused so often works
+# - check that the livepatch that was refused above works when no other user is left
 
 start_test "refused livepatch works once nothing is in its way"
 

@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# The samples of what only the livepatch core in Rust has.
+# The samples for managed states and shadow types do what their comments say, and
+# get along with the tree's own samples, which attach shadow variables by hand.
 
 . $(dirname $0)/functions.sh
 . $(dirname $0)/functions-rust.sh
@@ -10,7 +11,7 @@ STATES=$SYSFS_DEBUG_DIR/livepatch/states
 need_rust_core
 setup_config
 
-# load_sample(name) - load a sample, a livepatch all the way
+# load_sample(name) - load a sample; if it is a livepatch, wait until it is enabled
 function load_sample() {
 	local lp="$SYSFS_KLP_DIR/${1//-/_}"
 
@@ -104,8 +105,8 @@ livepatch: applying patch '$LP' to loading module '$MOD'
 $(expect_disabled $LP)"
 
 
-# The tree's samples as they are: they attach variables with the ids 1 and 2, by
-# hand, to what livepatch-shadow-mod allocates.
+# The tree's samples, unmodified. By hand, they attach variables with the ids 1 and 2
+# to the structs that livepatch-shadow-mod allocates.
 LEAK=livepatch_shadow_fix1
 COUNT=livepatch_shadow_fix2
 STATE=test_klp_rust_state_a
@@ -217,7 +218,7 @@ $(expect_disabled $FIX2)"
 
 start_test "the tree's samples beside livepatches that declare their ids"
 
-# After one that is gone,
+# The tree's samples come after a livepatch that declares their ids and is gone,
 load_lp $STATE states=1:shadow types=2
 disable_lp $STATE
 unload_lp $STATE
@@ -235,7 +236,7 @@ unload_lp $STATE
 variables 1 1
 variables 2 1
 load_lp $STATE states=1:shadow types=2
-# They free what is theirs, and nothing else.
+# (they free their own variables, and no others)
 rmmod $MOD
 disable_lp $COUNT
 unload_lp $COUNT

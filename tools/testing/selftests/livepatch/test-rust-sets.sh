@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# Replace sets: which livepatches a new one replaces, and next to which it is
-# refused, with a message that names the other one and what both want.
+# Replace sets: a new livepatch replaces those of its set and of the sets that it
+# supersedes. It is refused if it shares a function or an id with one that stays; the
+# message names that livepatch and what both have.
 
 . $(dirname $0)/functions.sh
 . $(dirname $0)/functions-rust.sh
@@ -13,7 +14,7 @@ V=version_proc_show E=execdomains_proc_show C=cmdline_proc_show
 L=loadavg_proc_show S=show_softirqs
 FIRST=${P}first ALIAS=${P}alias SECOND=${P}second THIRD=${P}third
 
-# What comes after this needs the core as it was, also if a test fails.
+# The tests after this one need the core as it was, even if a test fails.
 function cleanup() {
 	local reader
 
@@ -37,8 +38,8 @@ INCOMPATIBLE="is not compatible with the already installed livepatches."
 NOT_REPLACED="which it does not replace"
 BUSY="Device or resource busy"	# and of EBUSY
 
-# Livepatches have numbers here. What is done to them adds the messages that it
-# must cause to EXPECT.
+# Livepatches have numbers here. Each of these functions adds to EXPECT the messages
+# that it must cause.
 
 # begin(name) - begin a test
 function begin() {
@@ -127,7 +128,7 @@ function gone() {
 	done
 }
 
-# stays(number...) - check which livepatches are enabled, and that it is no more
+# stays(number...) - check that these livepatches are enabled, and no others
 function stays() {
 	local number all=
 
@@ -310,7 +311,7 @@ conflict 2 "vmlinux:$V,1" 1 set=2 "vmlinux=$V:1"
 conflict 2 "vmlinux:$C,1" 1 set=2 "vmlinux=$V,$C"
 stays 1
 run 1 - 1 - -
-# Allowed within the set, and when it is superseded.
+# Within the set it is allowed, and so when the set is superseded.
 on 3 set=1 "vmlinux=$V"
 gone 1
 on 4 set=2 "vmlinux=$V" evicts=1
@@ -334,7 +335,7 @@ on 3 set=1 "vmlinux=$C" ids=8,7
 gone 1
 on 4 set=2 "vmlinux=$V" ids=7,8 evicts=1
 gone 3
-# One that it replaces has a state that it has not.
+# It lacks a state of a livepatch that it replaces.
 refused 5 "" set=2 "vmlinux=$V" ids=7
 off 4
 end
@@ -372,13 +373,13 @@ run 1 - 3 - -
 conflict 4 "vmlinux:$V,1" 1 replace=0 "vmlinux=$V"
 conflict 4 "vmlinux:$V,1" 1 replace=1 "vmlinux=$V,$C"
 conflict 4 "vmlinux:$C,1" 2 set=2 "vmlinux=$C"
-# Replaces all that is without sets, or in set 0, and nothing else.
+# It replaces all that ask for no sets or are in set 0, and no others.
 on 4 replace=1 "vmlinux=$L"
 gone 2 3
 shows 4 replace 1
 stays 1 4
 run 1 - - 4 -
-# Set 0 is also that of those without.
+# Livepatches that ask for no sets count as in set 0.
 on 5 scoped=1 "vmlinux=$L,$C"
 gone 4
 conflict 6 "vmlinux:$C,1" 5 replace=0 "vmlinux=$C"
@@ -456,7 +457,7 @@ check_shows /sys/module/${P}4/parameters/supersedes "1,3"
 gone 1 2 3
 stays 4
 off 4
-# That alone makes it a matter of sets.
+# The parameter alone makes the livepatch follow the rules of sets.
 on 5 replace=0 "vmlinux=$C"
 on 6 "vmlinux=$V" supersedes=9
 gone 5
@@ -496,7 +497,7 @@ stays 4 5 9
 run 4 4 4 5 9
 # The hotfix of Tuesday is in the cumulative one.
 conflict 2 "vmlinux:$V,1" 4 set=2 "vmlinux=$V"
-# Going back a week takes the hotfix along; the customer's own stays.
+# Going back a week also replaces the hotfix. The customer's livepatch stays.
 on 1 set=1 evicts=2 "vmlinux=$C"
 gone 4 5
 stays 1 9
@@ -523,7 +524,7 @@ $(expect_enabled ${P}2 | head -n 3)
 insmod: ERROR: could not insert module test_modules/${P}3.ko: $BUSY
 $(expect_enabled ${P}2 | tail -n 2)"
 gone 1
-# The nop for this one is gone, and was never the livepatch's own.
+# The nop for this function is gone, and never counted as the livepatch's own.
 on 3 set=2 "vmlinux=$V"
 stays 2 3
 off 2 3
@@ -606,12 +607,12 @@ load_target
 on 1 set=1 "target=$FIRST"
 refused 2 " changes $MOD_TARGET:$ALIAS,1, which is $MOD_TARGET:$FIRST,1 of '${P}1', $NOT_REPLACED" \
 	set=2 "target=$ALIAS"
-# Allowed in the same set.
+# In the same set it is allowed.
 on 3 set=1 "target=$ALIAS"
 gone 1
 runs $FIRST 3
 off 3
-# Those without sets stack.
+# Livepatches that ask for no sets go on top of each other.
 on 4 replace=0 "target=$FIRST"
 on 5 replace=0 "target=$ALIAS"
 runs $FIRST 5

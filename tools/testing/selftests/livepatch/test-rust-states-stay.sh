@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# States that cannot be removed, and what a forced transition leaves behind.
+# A state with block_disable cannot be removed. After a forced transition the core
+# never frees the shadow variables of the livepatch that is gone.
 # LAST: leaves livepatches that cannot be unloaded.
 
 . $(dirname $0)/functions.sh
@@ -30,7 +31,7 @@ loop_until '[[ ! -e $SYSFS_KLP_DIR/$A ]]' || fail_test "$A is still there"
 [[ $(cat /sys/module/$A/refcnt) != 0 ]] || fail_test "$A could be unloaded"
 echo 0 > /sys/module/$A/parameters/hold
 wait
-# Those that come later do not free it either, and say no more about it.
+# Later livepatches with the id do not free it either, and the log is silent.
 load_lp $B states=10:shadow types=12
 disable_lp $B
 unload_lp $B
@@ -79,14 +80,14 @@ livepatch: '$B': unpatching complete
 start_test "a state that blocks disabling stays"
 
 load_lp $B states=20:block:vendor,21
-# Another owner: this one may go.
+# There is another owner, so this livepatch may go.
 load_lp $C states=20:block
 disable_lp $C
 unload_lp $C
 log "% echo 0 > $SYSFS_KLP_DIR/$B/enabled"
 ! echo 0 2> /dev/null > $SYSFS_KLP_DIR/$B/enabled || fail_test "$B was disabled"
 load_failing_mod $C replace=1 states=21
-# Without the variables that nobody owns: scripts before this one have left some.
+# Leave out variables without owners: scripts before this one have left some.
 OWNED=$(grep -v ' owners=- ' $STATES)
 [[ "$OWNED" == "id=20 name=vendor owners=$B managed=1 shadow=0 block_disable=1 live=0
 id=21 name=- owners=$B managed=1 shadow=0 block_disable=0 live=0" ]] || fail_test "$OWNED"

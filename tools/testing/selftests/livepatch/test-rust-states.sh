@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# States and shadow types that the core manages: which callbacks run, when, of
-# which livepatch; and that no shadow variable is left behind.
+# The core manages states and shadow types. It calls the right callbacks of the right
+# livepatch at the right time, frees the shadow variables of the owners, leaves those
+# that were made by hand, and refuses livepatches that do not agree.
 
 . $(dirname $0)/functions.sh
 . $(dirname $0)/functions-rust.sh
@@ -30,7 +31,7 @@ function check_owners() {
 		fail_test "$STATES should be:\n$expected\nis:\n$now"
 }
 
-# check_live(id, number) - fail unless so many shadow variables are there
+# check_live(id, number) - fail unless there are as many shadow variables
 function check_live() {
 	grep -q "^id=$1 .* live=$2\$" "$STATES" ||
 		fail_test "not $2 shadow variables $1:\n$(cat "$STATES")"
@@ -41,7 +42,7 @@ function ownerless() {
 	echo "id=$1 name=- owners=- managed=0 shadow=0 block_disable=0 live=$2"
 }
 
-# end_test(messages) - check_result(), and that nothing of states is left
+# end_test(messages) - check_result(), and check that no state is left
 function end_test() {
 	check_owners
 	check_result "$@"
@@ -437,14 +438,14 @@ $(disabling $B)"
 
 start_test "shadow variables that are freed by hand have nothing to do with owners"
 
-# Made while there is one, by the same livepatch.
+# Made by the same livepatch, while the id has an owner.
 load_lp $C types=31 attempt=31 keep=1
 check_live 31 2
 disable_lp $C
 check_owners "$(ownerless 31 1)"
 unload_lp $C
 check_owners
-# Made before there is one, by another livepatch; said once for each id.
+# Made by another livepatch, before the id has an owner. The log says so once per id.
 load_lp $B attempt=31 keep=1
 load_lp $A states=31:shadow
 check_live 31 3
@@ -552,7 +553,7 @@ if [[ -e $CORE_REFS ]]; then
 	check_shows $CORE_REFS 1
 	! rmmod livepatch 2> /dev/null || fail_test "the core was unloaded"
 fi
-# What the administrator can do: load a livepatch that frees them.
+# The administrator can load a livepatch that frees them.
 load_lp $C tidy=60
 disable_lp $C
 unload_lp $C
@@ -575,7 +576,7 @@ load_failing_mod $B replace=1
 load_lp $B replace=1 states=50
 unload_lp $A
 check_owners "id=50 name=- owners=$B managed=1 shadow=0 block_disable=0 live=0"
-# So does one after it: there is a way out of this, too.
+# A release without block_disable is the way out of this, too.
 load_lp $A replace=1 states=50:block:forgot
 unload_lp $B
 log "% echo 0 > $SYSFS_KLP_DIR/$A/enabled"
@@ -608,7 +609,7 @@ start_test "livepatches side by side each go by their own"
 
 load_lp $A states=51:forgot,52
 load_lp $B states=51:block,52:quiet:name
-# The last one that has the state does as it can.
+# The last livepatch with the state removes it with its own callbacks.
 disable_lp $B
 unload_lp $B
 load_lp $B states=51,52:block
@@ -717,7 +718,7 @@ for params in states=10:other states=11=1 states=10:quiet states=10:shadow types
 	load_failing_mod $B $params
 	check_nothing_left $B
 done
-# What only one of them says is no disagreement.
+# A name that only one of them gives is no disagreement.
 load_lp $B states=10,11
 disable_lp $B
 unload_lp $B

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# The livepatch core as a module: it cannot be unloaded while a livepatch needs
-# it, and can be unloaded and loaded again when none does. ROUNDS says how often
-# the last test does so.
+# The core is a module. It cannot be unloaded while a livepatch, a shadow variable or
+# an open file needs it. Otherwise it can be unloaded and loaded again, which the last
+# test does ROUNDS times.
 
 . $(dirname $0)/functions.sh
 . $(dirname $0)/functions-rust.sh
@@ -17,7 +17,7 @@ need_rust_core
 module_loaded $MOD_CORE || skip "the livepatch core is not a module here"
 [[ -z "$(ls "$SYSFS_KLP_DIR")" ]] || skip "a livepatch is loaded: $(ls "$SYSFS_KLP_DIR")"
 
-# What comes after this needs the core, also if a test fails while it is gone.
+# The tests after this one need the core, even if one fails while it is unloaded.
 function cleanup() {
 	modprobe $MOD_CORE
 	pop_config
@@ -28,8 +28,7 @@ setup_config
 CMDLINE=$(cat /proc/cmdline)
 PATCHED="$MOD_LIVEPATCH: this has been live patched"
 
-# Messages about the core begin with 'livepatch:', or check_result() would not
-# see them.
+# check_result() only sees messages about the core that begin with 'livepatch:'.
 
 # load_core() - load the core, and switch its debug messages on anew
 function load_core() {
@@ -92,7 +91,8 @@ livepatch: % rmmod $MOD_CORE
 livepatch: % modprobe $MOD_CORE"
 
 
-# - without the core no livepatch can be loaded, with it the same one can
+# - check that no livepatch can be loaded without the core, and that the same one can
+#   be loaded with it
 
 start_test "livepatch without the core"
 
@@ -138,10 +138,10 @@ function let_go() {
 }
 
 
-# - open each file that the core and a livepatch have in sysfs
-# - unload both: sysfs waits for who reads or writes, not for who has it open
-# - check that what is open does not lead to what is gone
-# - close it when their memory has other contents
+# - open each file in sysfs of the core and of a livepatch
+# - unload both: sysfs waits for reads and writes, not for files to be closed
+# - check that the open files can neither be read nor written
+# - close them when the memory of both modules has other contents
 
 start_test "files in sysfs held open over rmmod"
 
@@ -172,9 +172,9 @@ $(expect_enabled $MOD_LIVEPATCH)
 $(expect_disabled $MOD_LIVEPATCH)"
 
 
-# - debugfs calls the core when a file is closed: open each file that is there
-#   and check that the core cannot be unloaded, however often that is tried
-# - close them and check that it can
+# - open each file of the core in debugfs, which calls the core when it is closed
+# - check that the core cannot be unloaded, however often that is tried
+# - close the files and check that it can
 
 name="files in debugfs held open over rmmod"
 if [[ ! -e $STATES ]]; then
@@ -211,8 +211,9 @@ livepatch: % modprobe $MOD_CORE"
 fi
 
 
-# - hold the file in debugfs open, try to unload the core, load a livepatch, try
-#   to unload both, and only then close it, whatever came of all that
+# - hold the file in debugfs open: try to unload the core, load a livepatch, try to
+#   unload both
+# - close the file last, whatever happened before
 
 name="debugfs closed after the core has come again"
 if [[ ! -e $STATES ]]; then
@@ -244,8 +245,8 @@ livepatch: % modprobe $MOD_CORE"
 fi
 
 
-# - load and unload the core and a livepatch over and over; the messages are
-#   checked every few rounds, the kernel's buffer does not hold them for ever
+# - load and unload the core and a livepatch over and over
+# - check the messages every few rounds, before the kernel's buffer overwrites them
 
 remember_state
 TAINTED=$(cat /proc/sys/kernel/tainted)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Loads and unloads modules for a script that does so all the time, without a
- * new process for each: in an emulated guest that takes longer than the module.
+ * Loads and unloads modules for a script, in one process: in an emulated guest a
+ * new process would take longer than the module.
  *
  * Reads lines, "load FILE [PARAMETERS]" or "unload NAME", and answers each with
  * a line that says what came of it ("Success"). "quit" is the last line.

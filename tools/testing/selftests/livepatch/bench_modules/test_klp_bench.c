@@ -124,7 +124,7 @@ MODULE_PARM_DESC(now, "Time and idle time in ns");
 
 /* Calls */
 
-/* Not inlined, nor is time_gets(): what surrounds the loop is to be the same. */
+/* Not inlined, nor is time_gets(): the code around the loops must be the same. */
 static noinline u64 time_calls(test_klp_bench_func_t func, unsigned int n)
 {
 	unsigned long flags;
@@ -140,7 +140,7 @@ static noinline u64 time_calls(test_klp_bench_func_t func, unsigned int n)
 	return t;
 }
 
-/* What surrounds the loop falls out of the difference of two of them. */
+/* The difference of two of them has nothing of the code around the loop. */
 static u64 time_call(test_klp_bench_func_t func, unsigned int n)
 {
 	u64 once = time_calls(func, n);
@@ -213,8 +213,8 @@ static int run_untrace(void)
 }
 
 /*
- * The least that a call can cost which goes elsewhere: no ftrace_ops with a
- * handler, a jump in place of the call to ftrace.
+ * The least that a redirected call can cost: a direct jump in place of the call to
+ * ftrace, without a handler.
  */
 
 static bool jumps = IS_ENABLED(CONFIG_DYNAMIC_FTRACE_WITH_JMP);
@@ -402,7 +402,7 @@ static int watch_thread(void *data)
 		schedule();
 		hrtimer_cancel(&watch_timer);
 		ns = ktime_to_ns(ktime_sub(ktime_get(), hrtimer_get_expires(&watch_timer)));
-		/* Woken in order to stop it is not late. */
+		/* If it was woken in order to stop, it is not late. */
 		if (kthread_should_stop())
 			break;
 		note_late(&task_late, ns, task_late.ip);
@@ -421,7 +421,7 @@ static int run_watch(unsigned int period)
 		return -EINVAL;
 	/*
 	 * The stacks of threads that have ended are freed later, thousands of
-	 * them under one spinlock: not by what is to be watched.
+	 * them under one spinlock. Free them now, so that it is not watched.
 	 */
 	vm_unmap_aliases();
 	irq_late = (struct late) { .least = U64_MAX };
@@ -546,7 +546,7 @@ static int run_shadow_free_all(void)
 	return 0;
 }
 
-/* What the exit of a task has more to do. */
+/* What livepatching adds to the exit of a task. */
 
 typedef void (*exit_func_t)(struct task_struct *task);
 
@@ -586,7 +586,7 @@ static int run_exit(const char *value)
 	t = time_exits(task, (exit_func_t)begin, (exit_func_t)end, n);
 	t -= time_exits(task, NULL, NULL, n);
 	sprintf(result, "%llu", div_u64(t * 1000, n));
-	/* Walks over the exiting tasks may have come to it. */
+	/* Walks over exiting tasks may still be at it. */
 	synchronize_rcu();
 	kfree(task);
 	return 0;

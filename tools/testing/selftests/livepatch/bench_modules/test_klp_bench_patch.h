@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The livepatches of `make bench`: test_klp_bench_a and _b are this, of as many
- * functions as a parameter says.
+ * The livepatch of `make bench`, built as test_klp_bench_a and _b. A parameter says
+ * how many functions it changes.
  */
 
 #include <linux/compiler.h>

@@ -23,7 +23,7 @@ const test_klp_bench_func_t test_klp_bench_funcs[BENCH_FUNCTIONS] = {
 };
 EXPORT_SYMBOL_GPL(test_klp_bench_funcs);
 
-/* Who is inside cannot be switched by a livepatch of this function. */
+/* A livepatch of this function cannot switch the tasks inside. */
 noinline int test_klp_bench_hold(int (*inside)(void))
 {
 	int ret = inside();

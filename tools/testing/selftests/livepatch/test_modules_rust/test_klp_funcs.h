@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The parameters "vmlinux" and "target" of a livepatch that they describe: up
- * to MAX_FUNCS functions of vmlinux and of a module, in place of which one of
- * the livepatch's own runs.
+ * The parameters "vmlinux" and "target" of a livepatch. Each lists up to
+ * MAX_FUNCS functions, of vmlinux and of a module, which the livepatch replaces
+ * by a function of its own.
  */
 
 #include <linux/kernel.h>

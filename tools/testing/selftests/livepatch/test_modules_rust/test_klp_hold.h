@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * The parameter "hold" of a test module: as long as it is set, a program of the
- * name "reader" sleeps in the functions that wait for let_go().
+ * The parameter "hold" of a test module. While it is set, a program with the name
+ * "reader" sleeps in functions of the module that wait for let_go().
  */
 
 #include <linux/moduleparam.h>

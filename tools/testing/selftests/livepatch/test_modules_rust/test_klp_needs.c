@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A livepatch of cmdline_proc_show() that asks for one thing which not every
- * livepatch core has.  It is built for all of them.
+ * A livepatch of cmdline_proc_show() that asks for one thing that only the
+ * livepatch core in Rust has. It is built for both cores.
  */
 
 #include <linux/errno.h>
@@ -43,7 +43,7 @@ static struct klp_object objs[] = {
 	}, { }
 };
 
-/* Far from the ids of others; a state without callbacks any core can have. */
+/* Far from the ids of others. Any core accepts a state without callbacks. */
 #define STATE_ID	0x6e656564
 #define SHADOW_ID	0x6e656565
 

@@ -2,8 +2,8 @@
 /*
  * A livepatch of cmdline_proc_show() with an optional mistake in its descriptor.
  *
- * The mistake comes after an object and a function that are right, so that a
- * core which acts before it has checked everything leaves something behind.
+ * The mistake comes after a correct object and a correct function: if the core
+ * acted before it has checked everything, it would leave something behind.
  */
 
 #include <linux/array_size.h>
@@ -43,7 +43,7 @@ static int livepatch_cmdline_proc_show(struct seq_file *m, void *v)
 	return 0;
 }
 
-/* No test gets so far that this is called. */
+/* Never called: the livepatch is refused, or the object is not loaded. */
 static void livepatch_second(void)
 {
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Calls a function directly where a livepatch may change it, as a BPF trampoline
- * does: ftrace asks it to share the function, and is to say when that is over.
+ * A direct caller of a function, as a BPF trampoline is. When a livepatch changes
+ * the function, ftrace asks the caller to share it; it must also be told when
+ * that is over.
  */
 
 #include <linux/ftrace.h>
@@ -59,7 +60,7 @@ static int __init test_klp_rust_direct_init(void)
 {
 	int ret;
 
-	/* Without a filter the ops would be about every function. */
+	/* An ops without a filter is for every function. */
 	if (!*function)
 		return -EINVAL;
 

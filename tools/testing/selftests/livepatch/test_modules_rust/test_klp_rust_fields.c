@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A livepatch that prints, in each of its callbacks, what the core has filled in
- * of its descriptor, and calls the original functions by what it finds there.
+ * A livepatch that prints, in each of its callbacks, the fields of its descriptor
+ * that the core has filled in, and calls the original functions through them.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -25,7 +25,7 @@ MODULE_PARM_DESC(refuse, "Let pre_patch of vmlinux fail");
 
 static int livepatch_show(struct seq_file *m, void *v)
 {
-	/* Not the callbacks below. */
+	/* The callbacks below call this without a file: they are not held. */
 	while (READ_ONCE(hold) && m->file)
 		schedule_timeout_idle(HZ / 10);
 	seq_printf(m, "%s\n", KBUILD_MODNAME);

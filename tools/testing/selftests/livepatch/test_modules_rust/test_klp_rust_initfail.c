@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A livepatch whose init function fails after it has enabled the livepatch, and
- * frees the descriptor before. With "two", it has a second livepatch.
+ * A module whose init function enables a livepatch, frees its descriptor, and then
+ * fails. With "two", the module has a second livepatch.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -167,7 +167,7 @@ static struct descriptor *descriptor, *second;
 
 static void free_descriptors(void)
 {
-	/* Whoever looks at them after this finds out without KASAN, too. */
+	/* Poison: a use after this shows without KASAN, too. */
 	if (descriptor)
 		memset(descriptor, 0x6b, sizeof(*descriptor));
 	kfree(descriptor);

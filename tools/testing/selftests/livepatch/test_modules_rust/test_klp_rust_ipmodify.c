@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Claims functions for itself, as a kprobe with a post_handler does on some
- * architectures: ftrace lets only one user change where a function's calls go.
+ * An ftrace user with IPMODIFY, such as a kprobe with a post_handler on some
+ * architectures. ftrace lets only one user change where the calls of a function
+ * go: no livepatch can have these functions.
  */
 
 #include <linux/ftrace.h>
@@ -31,7 +32,7 @@ static int __init test_klp_rust_ipmodify_init(void)
 {
 	int i, ret;
 
-	/* Without a filter the ops would be about every function. */
+	/* An ops without a filter is for every function. */
 	if (!nr_functions)
 		return -EINVAL;
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A livepatch of several functions, each of which prints a file in /proc that
- * no program depends on: some of them, and of vmlinux and a module, can be
- * refused by ftrace, see test_klp_rust_ipmodify.
+ * A livepatch of several functions of vmlinux and of a module. Each function
+ * prints a file in /proc on which no program depends. test_klp_rust_ipmodify makes
+ * ftrace refuse some of them.
  */
 
 #include <linux/livepatch.h>

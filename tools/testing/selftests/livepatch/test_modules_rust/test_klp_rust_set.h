@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * A livepatch that its parameters describe, for the tests of replace sets:
- * which functions of vmlinux and of a module it changes, in which set it is and
- * what it supersedes. The Makefile builds it a dozen times, each with a name
- * of its own.
+ * The livepatch for the tests of replace sets. Its parameters say which functions
+ * of vmlinux and of a module it changes, in which set it is, and which sets it
+ * supersedes. The Makefile builds it a dozen times, under different names.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -76,7 +75,7 @@ static struct klp_patch patch = {
 
 KLP_PARAM_SUPERSEDES(patch);
 
-/* The same by the macro and by the other names of the fields. */
+/* The same sets, by the macro and by the other names of the fields. */
 static const struct klp_patch by_macro = { KLP_REPLACE_SETS(7, 3, 0, 4) };
 static const struct klp_patch own_by_macro = { KLP_REPLACE_SETS(7) };
 static const unsigned int obsolete[] = { 3, 4, 0 };

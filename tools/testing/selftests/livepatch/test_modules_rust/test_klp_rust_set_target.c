@@ -10,8 +10,8 @@
 #include <linux/seq_file.h>
 
 /*
- * Livepatches know these by name, which they keep as callbacks, and as functions
- * that are used: else the one with two names would get the other one.
+ * Livepatches look these up by name. Used as callbacks they keep their names;
+ * otherwise the one with two names would have the other name.
  */
 #define SHOW(name)							\
 	static noinline __used int test_klp_rust_set_ ## name(struct seq_file *m, void *v) \

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * A livepatch whose states and shadow types are module parameters.  It is
- * built under several names, to be loaded side by side.
+ * A livepatch whose states and shadow types are module parameters. It is built
+ * under several names, so that several can be loaded side by side.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -71,7 +71,7 @@ static unsigned long tidy;
 module_param(tidy, ulong, 0444);
 MODULE_PARM_DESC(tidy, "free all shadow variables with this id when the module is unloaded");
 
-/* What shadow variables are attached to: nothing that goes with a module. */
+/* Shadow variables are attached to these, which do not go with a module. */
 #define NR_ANCHORS	3
 
 static void *anchor(int i)
@@ -100,7 +100,7 @@ static int state_pre_patch(struct klp_patch *patch, struct klp_state *state)
 	if (!state->is_shadow)
 		return 0;
 	for (i = 0; i < NR_ANCHORS; i++) {
-		/* After a forced transition there are some already. */
+		/* After a forced transition some are there already. */
 		if (!klp_shadow_get_or_alloc(anchor(i), state->id,
 					     sizeof(unsigned long), GFP_KERNEL,
 					     set_id, &state->id))
@@ -175,7 +175,7 @@ static void object_post_unpatch(struct klp_object *obj)
 static struct klp_shadow_type type_structs[2 * MAX];
 static struct klp_shadow_type *type_lists[2][MAX + 1];
 
-/* The types of the object are registered by now, those of the livepatch too. */
+/* By now the livepatch owns its types, and those of the object. */
 static int target_pre_patch(struct klp_object *obj)
 {
 	struct klp_shadow_type **type;
@@ -190,12 +190,12 @@ static int target_pre_patch(struct klp_object *obj)
 	return 0;
 }
 
-/* The work of test_klp_callbacks_busy must have left for this to be in effect. */
+/* In effect only when the work of test_klp_callbacks_busy is done. */
 static void livepatch_busymod_work_func(struct work_struct *work)
 {
 }
 
-/* Stays on the stack of those who read the file. */
+/* Tasks that read the file keep this function on their stacks. */
 static int livepatch_version_proc_show(struct seq_file *m, void *v)
 {
 	while (READ_ONCE(hold))

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* A livepatch with nothing wrong but that MODULE_INFO(livepatch, "Y") is missing. */
+/* A livepatch that lacks MODULE_INFO(livepatch, "Y"). Nothing else is wrong. */
 
 #include <linux/livepatch.h>
 #include <linux/module.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * The livepatches of the stress test: test_klp_stress_a to _c are versions 1
- * to 3 of this.  They do not all change the same, so that an atomic replace
- * needs nops, and objects for them.
+ * to 3 of this. They change different functions, so that an atomic replace needs
+ * nops, and objects for the nops.
  *
  *			/proc/...	a	b	c
  *   vmlinux		cmdline		x	x	x
@@ -11,7 +11,7 @@
  *   stress_target	test_klp_stress	x	x	x
  *   mod_target		test_klp_mod_target	x	x
  *
- * Callbacks check that each comes when it may.
+ * Each callback checks that it may be called now.
  */
 
 #define pr_fmt(fmt) "test_klp_stress: " fmt
@@ -42,7 +42,7 @@ static int show_version(struct seq_file *m, void *v)
 	return 0;
 }
 
-/* Sleeps now and then: also on the way back are tasks inside what is left. */
+/* Sleeps now and then, so that tasks are inside it when it is unpatched. */
 static int livepatch_cmdline_proc_show(struct seq_file *m, void *v)
 {
 	if (!get_random_u32_below(4))
@@ -141,9 +141,9 @@ static struct klp_patch patch = {
 };
 
 /*
- * What the callbacks have said of an object. A transition that is reversed
- * begins once and ends once, on either side; a module that goes away in the
- * middle of one ends it for its object.
+ * Which callbacks were called for an object. A transition that is reversed begins
+ * once and ends once, whatever it ends with. A module that goes during a
+ * transition ends it for its object.
  */
 static enum stress_state {
 	UNPATCHED,

@@ -36,8 +36,8 @@ static struct proc_dir_entry *dir;
 static struct task_struct *thread;
 
 /*
- * The compiler must neither draw conclusions from the result, as a livepatch
- * has another one, nor drop the arguments (__used keeps the signature).
+ * The compiler must not draw conclusions from the result, as a livepatch returns
+ * another one, and must not drop the arguments (__used keeps the signature).
  */
 static noinline __used int stress_value(void)
 {

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A livepatch that its parameters describe, for the walk that compares livepatch
- * cores: which functions of vmlinux and of a module it changes, whether it
- * replaces, what its callbacks say. test_klp_walk_b and _c are the same again,
- * for walks with several.
+ * The livepatch for the walk that compares livepatch cores. Its parameters say
+ * which functions of vmlinux and of a module it changes, whether it replaces
+ * others, and what its callbacks do. test_klp_walk_b and _c differ in name only.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -66,7 +65,7 @@ static void report(const char *callback, struct klp_object *obj)
 	pr_info("%s: %s, %s, enabled=%d\n", callback, obj->name ? obj->name : "vmlinux",
 		obj->mod ? module_state[obj->mod->state] : "no module", patch.enabled);
 
-	/* Previous states are for callbacks in a transition only. */
+	/* klp_get_prev_state() may only be called during a transition. */
 	if (!state || obj->name)
 		return;
 	prev = klp_get_prev_state(state);

@@ -1,3 +1,3 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Another livepatch of the walk, the same but for its name. */
+/* test_klp_walk_a under another name. */
 #include "test_klp_walk_a.c"

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A target module with a function that can be made to hold who calls it: a
- * program of the name "reader" that reads /proc/test_klp_walk_first then sleeps
- * in a function that a livepatch changes, see test_klp_walk_a.
+ * A target module with a function that can be made to hold its callers. A program
+ * with the name "reader" that reads /proc/test_klp_walk_first then sleeps in a
+ * function that test_klp_walk_a changes.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
