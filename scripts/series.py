@@ -227,7 +227,7 @@ class Series:
                 if word == ">":
                     commit.text.append(rest)
                 elif word == "add":
-                    commit.globs += rest.split()
+                    commit.globs += [g for glob in rest.split() for g in self.or_folder(glob)]
                 elif word == "patch":
                     for patch in self.find(rest, where):
                         commit.patches.append(patch)
@@ -284,6 +284,14 @@ class Series:
                 commit.patches += found
         for number, commit in enumerate(self.commits, 1):
             commit.number = number
+
+    def or_folder(self, glob):
+        """A module is a file, or a folder with mod.rs: then it is what is in that."""
+        folder = glob.removesuffix(".rs") + "/*"
+        if glob[0] == "!" or not glob.endswith(".rs"):
+            return [glob]
+        there = [g for g in (glob, folder) if any(fnmatch.fnmatchcase(p, g) for p in self.new)]
+        return there or [glob]
 
     @staticmethod
     def named_patches(row):
@@ -420,6 +428,10 @@ class Series:
                 line.birth = self.owner.get(path, WIRE)
         for path, commit, where in self.roots:
             self.plant(path, commit, where)
+        rooted = {path for path, _, _ in self.roots}
+        for path in self.new:
+            if path.endswith(".rs") and path in self.owner and path not in rooted:
+                self.declare(path, self.owner[path], self.owner[path])
         for path, text, commit, where in self.temps:
             until = max((self.owner[p] for p, _, _ in self.roots), key=lambda c: c.number)
             if path not in self.files:
@@ -467,19 +479,23 @@ class Series:
             lines.append(file.lines[at])
             at += 1
         file.lines = lines + file.lines[at:]
-        # What declares a module comes with the module, and so does its #[cfg].
+        self.declare(path, last, commit)
+
+    def declare(self, path, own, first):
+        """What declares a module comes with the module, and so does its #[cfg], but not
+        before `first`, with which the file begins."""
         group = []
-        for line in file.lines:
-            if line.birth is not last:
+        for line in self.files[path].lines:
+            if line.birth is not own:
                 group = []
                 continue
             group.append(line)
-            if re.match(r"#\[.*\]$", line.text):
+            if re.match(r"\s*#\[.*\]$", line.text):
                 continue
             target = self.module(path, line.text)
             if target:
                 for one in group:
-                    one.birth = self.owner[target]
+                    one.birth = max(first, self.owner[target], key=lambda c: c.number)
             group = []
 
     def module(self, path, text):
