@@ -40,6 +40,7 @@ class Commit:
         self.text = []
         self.after = []
         self.globs = []
+        self.rest = []
         self.patches = []
         self.files = []
         self.number = None
@@ -228,6 +229,8 @@ class Series:
                     commit.text.append(rest)
                 elif word == "add":
                     commit.globs += [g for glob in rest.split() for g in self.or_folder(glob)]
+                elif word == "rest":
+                    commit.rest += rest.split()
                 elif word == "patch":
                     for patch in self.find(rest, where):
                         commit.patches.append(patch)
@@ -237,7 +240,7 @@ class Series:
                     path, _, text = rest.partition(" ")
                     self.temps.append((path, text, commit, where))
                 else:
-                    raise Error(f"{where}: '{word}' in a commit: add, patch, root, temp or >")
+                    raise Error(f"{where}: '{word}' in a commit: add, rest, patch, root, temp or >")
                 continue
             commit = None
             if word == "commit":
@@ -287,11 +290,11 @@ class Series:
 
     def or_folder(self, glob):
         """A module is a file, or a folder with mod.rs: then it is what is in that."""
-        folder = glob.removesuffix(".rs") + "/*"
-        if glob[0] == "!" or not glob.endswith(".rs"):
+        folder = glob.removesuffix(".rs") + "/"
+        if glob[0] == "!" or not glob.endswith(".rs") or not any(fnmatch.fnmatchcase(p, folder + "mod.rs") for p in self.new):
             return [glob]
-        there = [g for g in (glob, folder) if any(fnmatch.fnmatchcase(p, g) for p in self.new)]
-        return there or [glob]
+        there = any(fnmatch.fnmatchcase(p, glob) for p in self.new)
+        return [glob, folder + "*"] if there else [folder + "*"]
 
     @staticmethod
     def named_patches(row):
@@ -380,6 +383,7 @@ class Series:
             if path in self.left:
                 continue
             rows = [c for c in self.commits if match(path, c.globs)]
+            rows = rows or [c for c in self.commits if match(path, c.rest)]
             wire = match(path, self.wires)
             if len(rows) + wire > 1:
                 self.errors.append(
