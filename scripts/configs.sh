@@ -89,7 +89,11 @@ for name in "${names[@]}"; do
 		if [[ ! -e $bld/klp/done-$name || $(<"$bld/klp/done-$name") != "$id" ]]; then
 			rm -f "$bld/klp/done-$name"
 			run_log "configs-$name" "building configuration $name" build_config "$name" || rc=$?
-			! grep -nE 'warning:|WARNING' "$log" >"$log.warnings" || rc=1
+			if grep -nE 'warning:|WARNING' "$log" >"$log.warnings"; then
+				rc=1
+				# Or the next run would not see it.
+				find "$bld/rust" "$bld/kernel" "$bld/samples" -name '*.o' -delete
+			fi
 			((rc)) || echo "$id" >"$bld/klp/done-$name"
 		fi
 	fi

@@ -169,7 +169,7 @@ for arch in "${archs[@]}"; do
 			missing "clippy" "no build to start from"
 		fi
 		if [[ ${built[x86_64-m]} ]]; then
-			with_tap "configs" - "$scripts/configs.sh" up
+			with_tap "configs" - "$scripts/configs.sh"
 		else
 			missing "configs" "no build to start from"
 		fi
