@@ -3,8 +3,8 @@
 # build.sh ARCH CORE DEBUG [VARIANT]: kernel, modules, test modules and programs, in a
 # build directory of their own, whose path is printed. What the guest needs of
 # them is in klp/root there. Does nothing when nothing changed.
-# A VARIANT is only a configured directory: clippy for lint.sh, configs for
-# configs.sh.
+# A VARIANT is only a directory to start from: a configured one, clippy for lint.sh,
+# or a seeded one, configs for configs.sh.
 
 . "$(dirname "$0")/lib.sh"
 . "$REPO/scripts/toolchain.sh"
@@ -96,6 +96,11 @@ install_root() {
 mkdir -p "$bld/klp"
 rm -f "$bld/klp/done"
 
+if [[ $variant == configs ]]; then
+	echo "$bld"
+	exit 0
+fi
+
 # The graft brings new Kconfig symbols: they configure anew, as the fragments do.
 cfg=$({ cat "${fragments[@]}" "$base/pristine/Makefile" "$tree/kernel/livepatch/"*Kconfig* "$tree"/samples/Kconfig; echo "$TOOLCHAIN_ID"; } | sha256sum)
 if [[ ! -e $bld/klp/config || $(<"$bld/klp/config") != "$cfg" ]]; then
@@ -103,7 +108,7 @@ if [[ ! -e $bld/klp/config || $(<"$bld/klp/config") != "$cfg" ]]; then
 	run_log "config-$name" "configuring $name" configure "$tree" "$bld" "$arch" "${fragments[@]}"
 	echo "$cfg" >"$bld/klp/config"
 fi
-if [[ -n $variant ]]; then
+if [[ $variant == clippy ]]; then
 	echo "$bld"
 	exit 0
 fi

@@ -21,17 +21,19 @@ lacks() {
 	exit 4
 }
 
-# A file that has passed once is not looked at again. What shellcheck follows from
-# one file to another is switched off.
+# What has passed once is not looked at again, but for those that others source:
+# without them it would know nothing of their variables.
 quick_shellcheck() {
-	local passed=$CACHE/check/shellcheck version sums todo
+	local passed=$CACHE/check/shellcheck version sums todo sourced
 	command -v shellcheck >/dev/null || lacks "no shellcheck here (Debian: shellcheck)"
 	mkdir -p "$CACHE/check"
 	: >>"$passed"
 	version=$({ shellcheck --version && cat scripts/checks.sh; } | sha256sum | cut -c1-16)
 	sums=$(shell_files | xargs sha256sum | sed "s/^/$version /")
 	mapfile -t todo < <(grep -vxFf "$passed" <<<"$sums" | sed 's/^[^ ]* [^ ]*  //')
-	((${#todo[@]} == 0)) || check_shellcheck "${todo[@]}"
+	((${#todo[@]} > 0)) || return 0
+	mapfile -t sourced < <(shell_files | xargs grep -l '^# shellcheck shell=' | grep -vxFf <(printf '%s\n' "${todo[@]}"))
+	check_shellcheck "${todo[@]}" "${sourced[@]}"
 	echo "$sums" >"$passed"
 }
 

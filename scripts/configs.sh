@@ -1,9 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 # configs.sh [NAME...]: configurations that no guest boots, those of
-# scripts/config/configs or the ones named. Each builds rust/, kernel/livepatch/
-# and samples/livepatch/, for x86_64, without a warning. On s390 the core in Rust
-# must not be offered, as its handler does not know it. Prints TAP.
+# scripts/config/configs or the ones named. Each builds rust/, kernel/livepatch/,
+# samples/livepatch/ and what patches/ change of the kernel's C files, for x86_64,
+# without a warning. On s390 the core in Rust must not be offered, as its handler
+# does not know it. Prints TAP.
 
 . "$(dirname "$0")/lib.sh"
 . "$REPO/scripts/toolchain.sh"
@@ -24,21 +25,52 @@ common=("$REPO/scripts/config/"{base,x86_64}.config)
 bld=
 id=
 
+# Which of the two cores is built, and thereby its files, is for Kconfig to say.
+targets=(rust/ kernel/livepatch/ samples/livepatch/)
+while read -r file; do
+	[[ ! -e $base/pristine/$file ]] || targets+=("${file%.c}.o")
+done < <(grep -E '^(kernel|lib|mm|fs)/.*\.c$' "$base/manifest" | grep -v '^kernel/livepatch/')
+
 # build_config NAME
 build_config() {
-	local fragments=("${common[@]}" "$REPO/scripts/config/configs/$1.config")
-	configure "$tree" "$bld" x86_64 "${fragments[@]}" || return
-	kmake "$tree" "$bld" x86_64 -j"$JOBS" rust/ kernel/livepatch/ samples/livepatch/
+	local fragment=$REPO/scripts/config/configs/$1.config more
+	# What a configuration adds to them is in its head.
+	read -r -a more < <(sed -n 's/^# build: //p' "$fragment") || true
+	configure "$tree" "$bld" x86_64 "${common[@]}" "$fragment" || return
+	kmake "$tree" "$bld" x86_64 -j"$JOBS" "${targets[@]}" "${more[@]}"
 }
 
-# offer_config ARCH: what there is to choose with Rust and livepatching on.
+# offer_config ARCH: what there is to choose with Rust and livepatching on, by Kconfig
+# alone: there may be no compiler for ARCH, or one that is too old.
 offer_config() {
-	local dir=$base/build/configs-$1
-	mkdir -p "$dir"
-	configure "$tree" "$dir" "$1" "$REPO/scripts/config/configs/$1.config" || return
+	local dir=$base/build/configs-$1 src=$base/build/configs-$1/src fragment=$REPO/scripts/config/configs/$1.config
+	rm -rf "$src"
+	mkdir -p "$src"
+	# A tree of links, but for the script that looks at the compiler, and for
+	# kernel/livepatch/, in which rust.Kconfig is to be changed.
+	ln -s "$tree"/* "$src"
+	rm "$src/scripts" "$src/kernel"
+	mkdir "$src/scripts" "$src/kernel"
+	ln -s "$tree"/scripts/* "$src/scripts"
+	rm "$src/scripts/rust_is_available.sh"
+	printf '#!/bin/sh\n' >"$src/scripts/rust_is_available.sh"
+	chmod +x "$src/scripts/rust_is_available.sh"
+	ln -s "$tree"/kernel/* "$src/kernel"
+	rm "$src/kernel/livepatch"
+	cp -r "$tree/kernel/livepatch" "$src/kernel/livepatch"
+
+	# It sees to it that RUST and LIVEPATCH are on.
+	configure "$src" "$dir" "$1" "$fragment" || return
 	# What is not offered is not even in there as "not set".
 	if grep LIVEPATCH_RUST "$dir/.config"; then
 		echo "error: LIVEPATCH_RUST is offered on $1"
+		return 1
+	fi
+	# The same must show it when nothing forbids it, or it has shown nothing.
+	sed -i '/^\tdepends on .*X86_64/d' "$src/kernel/livepatch/rust.Kconfig"
+	kmake "$src" "$dir" "$1" olddefconfig || return
+	if ! grep LIVEPATCH_RUST "$dir/.config"; then
+		echo "error: not the architecture is what keeps LIVEPATCH_RUST from being offered on $1"
 		return 1
 	fi
 }
@@ -57,7 +89,11 @@ for name in "${names[@]}"; do
 		if [[ ! -e $bld/klp/done-$name || $(<"$bld/klp/done-$name") != "$id" ]]; then
 			rm -f "$bld/klp/done-$name"
 			run_log "configs-$name" "building configuration $name" build_config "$name" || rc=$?
-			! grep -nE 'warning:|WARNING' "$log" >"$log.warnings" || rc=1
+			if grep -nE 'warning:|WARNING' "$log" >"$log.warnings"; then
+				rc=1
+				# Or the next run would not see it.
+				find "$bld/rust" "$bld/kernel" "$bld/samples" -name '*.o' -delete
+			fi
 			((rc)) || echo "$id" >"$bld/klp/done-$name"
 		fi
 	fi

@@ -6,13 +6,7 @@
 . "$(dirname "$0")/lib.sh"
 . "$REPO/scripts/toolchain.sh"
 
-arch=${ARCH:-x86_64} core=${CORE:-m}
-check_arch "$arch"
-[[ $core != c ]] || die "CORE=c has no Rust to document"
-"$REPO/scripts/deps.sh" "$arch"
-use_toolchain
-take_lock
-bld=$("$REPO/scripts/build.sh" "$arch" "$core" 0)
+rust_build document
 out=$bld/klp/doc
 rm -rf "$out"
 mkdir -p "$out"

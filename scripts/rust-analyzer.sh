@@ -7,13 +7,7 @@
 . "$(dirname "$0")/lib.sh"
 . "$REPO/scripts/toolchain.sh"
 
-arch=${ARCH:-x86_64} core=${CORE:-m}
-check_arch "$arch"
-[[ $core != c ]] || die "CORE=c has no Rust to analyze"
-"$REPO/scripts/deps.sh" "$arch"
-use_toolchain
-take_lock
-bld=$("$REPO/scripts/build.sh" "$arch" "$core" 0)
+rust_build analyze
 tree=$("$REPO/scripts/tree.sh")/tree
 run_log rust-analyzer "asking the kernel's rust-analyzer target" kmake "$tree" "$bld" "$arch" rust-analyzer
 out=$REPO/rust-project.json

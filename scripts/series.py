@@ -40,6 +40,7 @@ class Commit:
         self.text = []
         self.after = []
         self.globs = []
+        self.rest = []
         self.patches = []
         self.files = []
         self.number = None
@@ -227,7 +228,9 @@ class Series:
                 if word == ">":
                     commit.text.append(rest)
                 elif word == "add":
-                    commit.globs += rest.split()
+                    commit.globs += [g for glob in rest.split() for g in self.or_folder(glob)]
+                elif word == "rest":
+                    commit.rest += rest.split()
                 elif word == "patch":
                     for patch in self.find(rest, where):
                         commit.patches.append(patch)
@@ -237,7 +240,7 @@ class Series:
                     path, _, text = rest.partition(" ")
                     self.temps.append((path, text, commit, where))
                 else:
-                    raise Error(f"{where}: '{word}' in a commit: add, patch, root, temp or >")
+                    raise Error(f"{where}: '{word}' in a commit: add, rest, patch, root, temp or >")
                 continue
             commit = None
             if word == "commit":
@@ -284,6 +287,14 @@ class Series:
                 commit.patches += found
         for number, commit in enumerate(self.commits, 1):
             commit.number = number
+
+    def or_folder(self, glob):
+        """A module is a file, or a folder with mod.rs: then it is what is in that."""
+        folder = glob.removesuffix(".rs") + "/"
+        if glob[0] == "!" or not glob.endswith(".rs") or not any(fnmatch.fnmatchcase(p, folder + "mod.rs") for p in self.new):
+            return [glob]
+        there = any(fnmatch.fnmatchcase(p, glob) for p in self.new)
+        return [glob, folder + "*"] if there else [folder + "*"]
 
     @staticmethod
     def named_patches(row):
@@ -372,6 +383,7 @@ class Series:
             if path in self.left:
                 continue
             rows = [c for c in self.commits if match(path, c.globs)]
+            rows = rows or [c for c in self.commits if match(path, c.rest)]
             wire = match(path, self.wires)
             if len(rows) + wire > 1:
                 self.errors.append(
@@ -420,6 +432,10 @@ class Series:
                 line.birth = self.owner.get(path, WIRE)
         for path, commit, where in self.roots:
             self.plant(path, commit, where)
+        rooted = {path for path, _, _ in self.roots}
+        for path in self.new:
+            if path.endswith(".rs") and path in self.owner and path not in rooted:
+                self.declare(path, self.owner[path], self.owner[path])
         for path, text, commit, where in self.temps:
             until = max((self.owner[p] for p, _, _ in self.roots), key=lambda c: c.number)
             if path not in self.files:
@@ -467,19 +483,23 @@ class Series:
             lines.append(file.lines[at])
             at += 1
         file.lines = lines + file.lines[at:]
-        # What declares a module comes with the module, and so does its #[cfg].
+        self.declare(path, last, commit)
+
+    def declare(self, path, own, first):
+        """What declares a module comes with the module, and so does its #[cfg], but not
+        before `first`, with which the file begins."""
         group = []
-        for line in file.lines:
-            if line.birth is not last:
+        for line in self.files[path].lines:
+            if line.birth is not own:
                 group = []
                 continue
             group.append(line)
-            if re.match(r"#\[.*\]$", line.text):
+            if re.match(r"\s*#\[.*\]$", line.text):
                 continue
             target = self.module(path, line.text)
             if target:
                 for one in group:
-                    one.birth = self.owner[target]
+                    one.birth = max(first, self.owner[target], key=lambda c: c.number)
             group = []
 
     def module(self, path, text):

@@ -5,10 +5,10 @@
 #
 # --check runs checkpatch on each of them, get_maintainer's self-test of the new
 # entries, and series.test.sh.
-# --build does that and builds each step from FROM to TO (numbers; all, if none is
-# given) on x86_64: rust/, kernel/livepatch/ and samples/livepatch/, with the C
-# core and, where it can be chosen, with the one in Rust as a module. A warning
-# fails a step. What an earlier run has built is not built again.
+# --build builds each step from FROM to TO (numbers; all, if none is given) on x86_64:
+# rust/, kernel/livepatch/ and samples/livepatch/, with the C core and, where it can be
+# chosen, with the one in Rust as a module. A warning fails a step. A step whose sources
+# have been built before, by the step before it or an earlier run, is not built again.
 
 . "$(dirname "$0")/lib.sh"
 . "$REPO/scripts/toolchain.sh"
@@ -18,7 +18,7 @@ while (($#)); do
 	case $1 in
 	--check) check=1 ;;
 	--build)
-		check=1 build=1
+		build=1
 		if [[ ${2:-} =~ ^([0-9]+)(\.\.([0-9]+))?$ ]]; then
 			from=$((10#${BASH_REMATCH[1]}))
 			to=${BASH_REMATCH[3]:-$from}
@@ -154,20 +154,39 @@ make_step() {
 	kmake "$srcs" "$bld" x86_64 -j"$JOBS" "${targets[@]}"
 }
 
+# What a step is built of, but for the rest of the tree: documents, tests and scripts
+# are not built.
+id_of() {
+	local commit=$1 core=$2
+	{
+		cat "$REPO/scripts/config/"{base,x86_64,"core-$core"}.config
+		echo "${targets[*]} $TOOLCHAIN_ID $(stat -c %Y "$base/pristine") $(head -n 6 "$base/pristine/Makefile")"
+		"${git[@]}" ls-tree -r "$commit" | grep -vE '\s(Documentation|tools|MAINTAINERS|scripts/livepatch|scripts/generate_)'
+	} | sha256sum | cut -c1-32
+}
+
 # Called where errexit is on: a checkout that fails ends it all. Sets rc.
 build_steps() {
-	local i n name core cores log start took what
-	local results=$out/build.txt
+	local i n name core cores log start took what id there
+	local results=$out/build.txt built=$base/build/series/built
 	: >"$results"
+	mkdir -p "${built%/*}"
+	touch "$built"
 	for ((n = from; n <= to; n++)); do
-		i=$((n - 1))
+		i=$((n - 1)) there=''
 		name=$(basename "${patches[i]}" .patch)
-		checkout "${commits[i]}"
 		cores=(c)
-		! grep -qs 'config LIVEPATCH_RUST' "$srcs/kernel/livepatch/"*Kconfig* || cores+=(m)
+		! "${git[@]}" grep -q 'config LIVEPATCH_RUST' "${commits[i]}" -- 'kernel/livepatch/*Kconfig*' || cores+=(m)
 		for core in "${cores[@]}"; do
-			log=$LOGS/series-$core-$name.log
+			id=$(id_of "${commits[i]}" "$core")
+			if grep -qxF "$core $id" "$built"; then
+				printf '%-6s %s %5d s  %4d compiled  %s\n' same "$core" 0 0 "$name" | tee -a "$results" >&2
+				continue
+			fi
 			start=$(date +%s)
+			[[ $there ]] || checkout "${commits[i]}"
+			there=1
+			log=$LOGS/series-$core-$name.log
 			what=ok
 			run_log "series-$core-$name" "[$n/$count] CORE=$core $name" make_step "$core" || what=FAILED
 			if [[ $what == ok ]] && grep -E '(^|: )warning[:[]' "$log" >&2; then
@@ -176,7 +195,7 @@ build_steps() {
 				rm -f "$base/build/series/$core"/{rust/kernel.o,kernel/livepatch/*.o}
 			fi
 			took=$(($(date +%s) - start))
-			[[ $what == ok ]] || rc=1
+			if [[ $what == ok ]]; then echo "$core $id" >>"$built"; else rc=1; fi
 			printf '%-6s %s %5d s  %4d compiled  %s\n' "$what" "$core" "$took" \
 				"$(grep -cE '^  (CC|RUSTC|BINDGEN|RUSTDOC|EXPORTS|AR|LD)( |$)' "$log" || true)" "$name" |
 				tee -a "$results" >&2

@@ -108,6 +108,7 @@ plain "series" "$scripts/series.sh" || true
 [[ ! -x $scripts/host-tests.sh ]] || host_tests
 
 build() { "$scripts/build.sh" "$@" "$debug" >/dev/null; }
+doc() { env ARCH=x86_64 CORE=m "$scripts/doc.sh" >/dev/null; }
 
 # cores ARCH: the C core is there to show that it still builds and boots, for
 # which one architecture is enough; comparing the two is another command's work.
@@ -169,8 +170,10 @@ for arch in "${archs[@]}"; do
 			missing "clippy" "no build to start from"
 		fi
 		if [[ ${built[x86_64-m]} ]]; then
-			with_tap "configs" - "$scripts/configs.sh" up
+			plain "doc" doc || true
+			with_tap "configs" - "$scripts/configs.sh"
 		else
+			missing "doc" "no build to start from"
 			missing "configs" "no build to start from"
 		fi
 	fi

@@ -75,3 +75,16 @@ kmake() {
 	shift 3
 	make -C "$tree" O="$build" ARCH="$arch" "${KMAKE_ARGS[@]}" "$@"
 }
+
+# rust_build WHAT: sets arch, core and bld, from the environment, for what looks at the
+# Rust that was built there.
+rust_build() {
+	arch=${ARCH:-x86_64} core=${CORE:-m}
+	check_arch "$arch"
+	check_core "$core"
+	[[ $core != c ]] || die "CORE=c has no Rust to $1"
+	"$REPO/scripts/deps.sh" "$arch"
+	use_toolchain
+	take_lock
+	bld=$("$REPO/scripts/build.sh" "$arch" "$core" 0)
+}
