@@ -592,6 +592,10 @@ pub(crate) fn try_complete(locked: &mut Locked) {
     };
     if let Some(current) = running(locked) {
         current.only_exiting = only_exiting;
+        // Those who exit are named when they have taken too long, whatever the others took.
+        if only_exiting && was_listed {
+            current.tries = 0;
+        }
         // Most who exit are gone in no time.
         if only_exiting && (was_listed || exiting == Exiting::More) {
             current.delay_ms = FIRST_DELAY_MS;
