@@ -269,6 +269,10 @@ impl Running {
             true => tasks::switch_exiting(locked, *target),
             false => Exiting::Left,
         };
+        // Those who exit are named when they have taken too long, whatever the others took.
+        if tries.only_exiting && was_listed {
+            tries.count = 0;
+        }
         // Most who exit are gone in no time.
         if tries.only_exiting && (was_listed || exiting == Exiting::More) {
             tries.delay_ms = FIRST_DELAY_MS;

@@ -10,6 +10,7 @@ REPLACE=test_klp_atomic_replace
 OTHER=test_klp_livepatch
 HOLD_PARAMS=/sys/module/$HOLD/parameters
 THREADS=$(dirname $0)/test_klp-exit_threads
+THREADS_KEPT=()
 
 # need_exit() - skip the whole script unless the kernel knows of exiting tasks
 function need_exit() {
@@ -26,32 +27,55 @@ function rust_core() {
 	grep -q ' klp_register_core$' /proc/kallsyms
 }
 
-# start_thread(how) - start a thread that LP keeps in the end of its exit
-#	how - 0 asleep, 1 running, 2 oopses
+# start_thread(how, kind, command...) - start a thread that LP keeps in the end
+#	of its exit
+#	how     - 0 asleep, 1 running, 2 oopses, 3 asleep and not unhashed yet
+#	kind    - what it is, for test_klp-exit_threads: "one" if not given, or
+#		  "kthread"
+#	command - what starts test_klp-exit_threads
 function start_thread() {
-	echo "$1" > $HOLD_PARAMS/how
+	local how="$1" kind="${2:-one}"
+	local inside=${#THREADS_KEPT[@]}
+
+	shift $(($# < 2 ? $# : 2))
+	echo "$how" > $HOLD_PARAMS/how
 	echo 0 > $HOLD_PARAMS/release
-	"$THREADS" one klp-exit &
-	THREAD=$!
-	[[ "$1" != 2 ]] || return
-	loop_until '[[ $(cat $HOLD_PARAMS/inside) == 1 ]]' || fail_test "no thread exits"
+	if [[ "$kind" == kthread ]]; then
+		echo 1 > $HOLD_PARAMS/kthread
+		THREADS_KEPT+=("")
+	else
+		"$@" "$THREADS" "$kind" klp-exit &
+		THREADS_KEPT+=($!)
+	fi
+	[[ "$how" != 2 ]] || return
+	loop_until '[[ $(cat $HOLD_PARAMS/inside) == ${#THREADS_KEPT[@]} ]]' ||
+		fail_test "no thread exits, but $inside do"
 }
 
-# end_thread() - let the thread go
+# kill_threads() - kill the processes of the threads
+function kill_threads() {
+	local process
+
+	for process in "${THREADS_KEPT[@]}"; do
+		[[ -z "$process" ]] || kill "$process"
+	done
+}
+
+# end_thread() - let the threads go
 function end_thread() {
-	[[ -n "$THREAD" ]] || return
+	[[ ${#THREADS_KEPT[@]} != 0 ]] || return
 	echo 1 > $HOLD_PARAMS/release
 	loop_until '[[ $(cat $HOLD_PARAMS/inside) == 0 ]]' || fail_test "the thread does not go"
-	kill $THREAD
-	wait $THREAD 2> /dev/null
-	THREAD=
+	kill_threads
+	wait "${THREADS_KEPT[@]}" 2> /dev/null
+	THREADS_KEPT=()
 }
 
 # abandon_thread() - let go of what a test that failed has left
 function abandon_thread() {
-	[[ -n "$THREAD" ]] || return
+	[[ ${#THREADS_KEPT[@]} != 0 ]] || return
 	echo 1 > $HOLD_PARAMS/release
-	kill $THREAD
+	kill_threads
 }
 
 # write_enabled(modname, value) - begin to enable or disable, or turn that round

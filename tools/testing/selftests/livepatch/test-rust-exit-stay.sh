@@ -21,15 +21,18 @@ function messages() {
 }
 
 
-# - the thread is named after 15 seconds
+# - as long as the process has not been reaped, it is a task like others
+# - 15 seconds later it is named, however long others were waited for
 # - debug messages name it, and the function that it is in
 
 start_test "a transition that waits for a thread which exits names it"
 
 load_mod $HOLD
 load_lp $LP
-start_thread 0
+start_thread 3 zombie
 disable_lp_nowait $LP
+loop_until '[[ $(messages "signaling remaining tasks") ]]' || fail_test "nobody is signaled"
+kill -s USR1 ${THREADS_KEPT[0]}
 loop_until '[[ $(messages "${REMAIN}[0-9]*") ]]' || fail_test "nobody names the thread"
 LINE=$(messages "${REMAIN}[0-9]*")
 
@@ -38,6 +41,7 @@ check_result "% insmod test_modules/$HOLD.ko
 $(expect_enabled $LP)
 $LP: a thread stays
 $(expect_disabling $LP)
+livepatch: signaling remaining tasks
 $LINE"
 
 TID=${LINE##*:}

@@ -8,9 +8,16 @@
 . $(dirname $0)/functions-rust.sh
 . $(dirname $0)/functions-exit.sh
 
+CPU_ONLINE=/sys/devices/system/cpu/cpu1/online
+
+# all_online() - bring back the CPU that a test has taken
+function all_online() {
+	[[ ! -w $CPU_ONLINE || $(cat $CPU_ONLINE) == 1 ]] || echo 1 > $CPU_ONLINE
+}
+
 need_exit
 setup_config
-trap 'abandon_thread; cleanup' EXIT INT TERM HUP
+trap 'abandon_thread; all_online; cleanup' EXIT INT TERM HUP
 
 
 # - a thread sleeps in the livepatch's function when this is disabled
@@ -42,6 +49,85 @@ $(expect_state_ends)
 livepatch: '$LP': unpatching complete
 % rmmod $LP
 % rmmod $HOLD"
+
+
+# - whoever exits is waited for: a thread, a kernel thread, a process that has
+#   been reaped, one whose other thread has called exec and so taken its place
+
+start_test "a livepatch is disabled while tasks of all kinds exit in it"
+
+load_mod $HOLD
+load_lp $LP
+start_thread 0
+start_thread 0 kthread
+start_thread 0 leader
+start_thread 0 exec
+disable_lp_nowait $LP
+stays_in_transition $LP
+cannot_unload $LP
+end_thread
+loop_until '[[ ! -e $SYSFS_KLP_DIR/$LP ]]' || fail_test "$LP is still there"
+unload_lp $LP
+unload_mod $HOLD
+
+check_messages "% insmod test_modules/$HOLD.ko
+% insmod test_modules/$LP.ko
+$(expect_enabled $LP)
+$LP: a thread stays
+$LP: a thread stays
+$LP: a thread stays
+$LP: a thread stays
+$(expect_disabling $LP)
+$(expect_in_use $LP)
+$LP: a thread goes
+$LP: a thread goes
+$LP: a thread goes
+$LP: a thread goes
+livepatch: '$LP': completing unpatching transition
+$LP: post_unpatch of the object
+$(expect_state_ends)
+livepatch: '$LP': unpatching complete
+% rmmod $LP
+% rmmod $HOLD"
+
+
+# - the list is that of the CPU where the thread began to exit; this goes offline
+
+TITLE="a livepatch is disabled while a thread exits in it whose CPU is gone"
+if [[ ! -w $CPU_ONLINE ]]; then
+	skip_test "$TITLE" "no CPU that can go offline"
+else
+	start_test "$TITLE"
+
+	load_mod $HOLD
+	load_lp $LP
+	start_thread 0 one taskset -c 1
+	# The kernel has a message for what is left of a process without its CPU.
+	taskset -p -c 0 "${THREADS_KEPT[0]}" > /dev/null
+	echo 0 > $CPU_ONLINE || fail_test "the CPU does not go offline"
+	disable_lp_nowait $LP
+	stays_in_transition $LP
+	cannot_unload $LP
+	end_thread
+	loop_until '[[ ! -e $SYSFS_KLP_DIR/$LP ]]' || fail_test "$LP is still there"
+	echo 1 > $CPU_ONLINE || fail_test "the CPU does not come online"
+	unload_lp $LP
+	unload_mod $HOLD
+
+	check_messages "% insmod test_modules/$HOLD.ko
+% insmod test_modules/$LP.ko
+$(expect_enabled $LP)
+$LP: a thread stays
+$(expect_disabling $LP)
+$(expect_in_use $LP)
+$LP: a thread goes
+livepatch: '$LP': completing unpatching transition
+$LP: post_unpatch of the object
+$(expect_state_ends)
+livepatch: '$LP': unpatching complete
+% rmmod $LP
+% rmmod $HOLD"
+fi
 
 
 # - the same, but the function goes with a livepatch that is replaced: one that

@@ -4,10 +4,11 @@
  * call there calls test_klp_exit_stay(). It is not in the livepatch's module,
  * so that this can go while a thread is here, if the core lets it.
  *
- * Parameters: "how" a thread is kept (0: it sleeps, 1: it runs, 2: it oopses),
- * "inside" is how many are kept, "release" lets them go. "side" is what
- * test_klp_exit_side() returns in an interrupt of the thread that runs: 0, or 1
- * when it is livepatched.
+ * Parameters: "how" a thread is kept (0: it sleeps, 1: it runs, 2: it oopses,
+ * 3: it sleeps and need not be unhashed), "inside" is how many are kept,
+ * "release" lets them go. "side" is what test_klp_exit_side() returns in an
+ * interrupt of the thread that runs: 0, or 1 when it is livepatched. "kthread"
+ * starts a kernel thread that exits.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -16,7 +17,9 @@
 #include <linux/compiler.h>
 #include <linux/completion.h>
 #include <linux/delay.h>
+#include <linux/err.h>
 #include <linux/kernel.h>
+#include <linux/kthread.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 #include <linux/pid.h>
@@ -29,7 +32,7 @@
 
 static int how;
 module_param(how, int, 0644);
-MODULE_PARM_DESC(how, "How threads are kept: 0 asleep, 1 running, 2 by an oops");
+MODULE_PARM_DESC(how, "How threads are kept: 0 asleep, 1 running, 2 by an oops, 3 asleep and hashed");
 
 static atomic_t inside = ATOMIC_INIT(0);
 static DECLARE_COMPLETION(release);
@@ -38,15 +41,22 @@ static struct task_struct *runner;
 /* What to oops on. */
 static int *nowhere;
 
+#define NAME "klp-exit"
+
 bool test_klp_exit_is_ours(void)
 {
-	return current->flags & PF_EXITING && !strcmp(current->comm, "klp-exit");
+	return current->flags & PF_EXITING && !strcmp(current->comm, NAME);
 }
 EXPORT_SYMBOL_GPL(test_klp_exit_is_ours);
 
 void test_klp_exit_stay(void)
 {
-	if (pid_alive(current))
+	int i;
+
+	/* A process is unhashed by its parent, or by its thread that calls exec. */
+	for (i = 0; i < 10000 && how != 3 && pid_alive(current); i++)
+		usleep_range(1000, 2000);
+	if (how != 3 && pid_alive(current))
 		pr_err("the thread was not unhashed\n");
 
 	atomic_inc(&inside);
@@ -98,6 +108,20 @@ static int set_release(const char *val, const struct kernel_param *kp)
 static const struct kernel_param_ops release_ops = { .set = set_release };
 module_param_cb(release, &release_ops, NULL, 0200);
 MODULE_PARM_DESC(release, "Let the threads go, or keep those that come");
+
+static int exit_at_once(void *unused)
+{
+	return 0;
+}
+
+static int set_kthread(const char *val, const struct kernel_param *kp)
+{
+	return PTR_ERR_OR_ZERO(kthread_run(exit_at_once, NULL, NAME));
+}
+
+static const struct kernel_param_ops kthread_ops = { .set = set_kthread };
+module_param_cb(kthread, &kthread_ops, NULL, 0200);
+MODULE_PARM_DESC(kthread, "Start a kernel thread that exits");
 
 noinline int test_klp_exit_side(void)
 {
