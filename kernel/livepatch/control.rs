@@ -332,7 +332,7 @@ pub(crate) fn resume(locked: &mut KlpLocked) {
 ///
 /// [`EINVAL`] when none runs.
 fn reverse(locked: &KlpLocked) -> Result {
-    transition::with_running(locked, |running| running.reverse(locked)).ok_or(EINVAL)?;
+    transition::running(locked).ok_or(EINVAL)?.reverse(locked);
     retry_now(locked);
     Ok(())
 }
@@ -346,7 +346,7 @@ pub(crate) fn force(locked: &mut KlpLocked, id: usize) -> Result {
     if transition::current_id() != id {
         return Err(EINVAL);
     }
-    transition::with_running(locked, |running| running.force(locked)).ok_or(EINVAL)?;
+    transition::running(locked).ok_or(EINVAL)?.force(locked);
     retry_now(locked);
     Ok(())
 }
