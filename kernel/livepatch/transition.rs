@@ -246,10 +246,10 @@ impl Running {
 
     /// Publishes what must not be on the stack of a task that is switched.
     fn publish_left(&self, locked: &KlpLocked) {
-        let patch = &self.0.patch;
-        let left = left(locked, patch, self.0.target.get(locked));
+        let (patch, target) = (&self.0.patch, self.0.target.get(locked));
+        let list = |left: &mut Left<'_>| list_left(locked, patch, target, left);
         // SAFETY: The transition holds the patch until it is complete, which withdraws the check.
-        unsafe { patch.check.publish(locked, left) };
+        unsafe { patch.check.publish(locked, list) };
     }
 
     /// Brings the transition in line with an object that was patched, or is not any more.
@@ -354,30 +354,23 @@ impl Running {
     }
 }
 
-/// The functions of all patched objects of `patch` that a switch to `target` leaves.
-fn left<'a>(
-    locked: &'a KlpLocked,
-    patch: &'a Patch,
-    target: Target,
-) -> impl Iterator<Item = Left> + 'a {
+/// Lists in `left` the functions of all patched objects of `patch` that a switch to `target` leaves.
+fn list_left(locked: &KlpLocked, patch: &Patch, target: Target, left: &mut Left<'_>) {
     let objects = patch.objects.borrow(locked).iter();
-    let objects = objects.filter(|object| object.patched.get(locked));
-    let funcs = objects.flat_map(|object| &object.funcs);
-    let funcs = funcs.filter(|func| !func.is_covered(locked));
-    funcs.filter_map(move |func| {
-        let code = match target {
-            Target::Unpatched => func.version.code(locked),
-            Target::Patched => match func.version.previous(locked) {
-                Some(previous) => previous.code(locked),
-                None => func.old.get(locked),
-            },
-        };
-        Some(Left {
-            name: func.name,
-            code: code?,
-            ip: func.ip.get(locked),
-        })
-    })
+    for object in objects.filter(|object| object.patched.get(locked)) {
+        for func in object.funcs.iter().filter(|func| !func.is_covered(locked)) {
+            let code = match target {
+                Target::Unpatched => func.version.code(locked),
+                Target::Patched => match func.version.previous(locked) {
+                    Some(previous) => previous.code(locked),
+                    None => func.old.get(locked),
+                },
+            };
+            if let Some(code) = code {
+                left.add(func.name, code, func.ip.get(locked));
+            }
+        }
+    }
 }
 
 impl Transition {
