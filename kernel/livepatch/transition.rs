@@ -7,7 +7,7 @@
 //! or [started](Begun::start). From there on it is a [`Running`], which moves the tasks, can be
 //! turned round and forced, and ends when all tasks are where it goes. How it ends depends on where
 //! it began and where it went: see [`Transition::complete`]. Nothing here frees a livepatch: who
-//! goes on with a transition is told what is [`Gone`].
+//! goes on with a transition is told what is [gone](Ended::gone).
 //!
 //! How tasks are moved is in [`tasks`].
 //!
@@ -103,25 +103,20 @@ pub(crate) fn running(locked: &KlpLocked) -> Option<&Running> {
 /// How far a transition has come.
 pub(crate) enum Progress {
     /// It has ended.
-    Complete(Gone),
+    Complete(Ended),
     /// Some tasks are left. It is time to try again in so many jiffies.
     Incomplete(Jiffies),
 }
 
-/// What is without effect when a transition has ended, and can be freed.
-pub(crate) enum Gone {
-    /// The patch itself.
-    Patch(Arc<Patch>),
-    /// The patches that it has replaced.
-    Replaced(KVec<Arc<Patch>>),
-}
+/// A transition that has ended.
+pub(crate) struct Ended(Transition);
 
-impl Gone {
-    /// Returns the patches.
-    pub(crate) fn patches(&self) -> &[Arc<Patch>] {
-        match self {
-            Gone::Patch(patch) => core::slice::from_ref(patch),
-            Gone::Replaced(patches) => patches,
+impl Ended {
+    /// Returns the patches that are without effect now, and can be freed.
+    pub(crate) fn gone(&self, locked: &KlpLocked) -> &[Arc<Patch>] {
+        match self.0.target.get(locked) {
+            Target::Unpatched => core::slice::from_ref(&self.0.patch),
+            Target::Patched => &self.0.replaced,
         }
     }
 }
@@ -134,7 +129,8 @@ pub(crate) fn try_complete(locked: &mut KlpLocked) -> Option<Progress> {
     }
     set_sched_try_switch(false);
     let running = RUNNING.borrow_mut(locked).take()?;
-    Some(Progress::Complete(running.0.complete(locked)))
+    running.0.complete(locked);
+    Some(Progress::Complete(Ended(running.0)))
 }
 
 /// What is known of a transition in each phase.
@@ -384,7 +380,7 @@ impl Transition {
     ///
     /// What was begun first ends last, but for states that go with replaced patches: the functions
     /// of the patch must not meet them.
-    fn complete(self, locked: &mut KlpLocked) -> Gone {
+    fn complete(&self, locked: &mut KlpLocked) {
         let (patch, target) = (&*self.patch, self.target.get(locked));
         klp_debug!(
             c"klp_complete_transition",
@@ -405,10 +401,6 @@ impl Transition {
         tasks::clear_target();
         CURRENT_ID.store(0, Relaxed);
         *CURRENT.borrow_mut(locked) = None;
-        match target {
-            Target::Unpatched => Gone::Patch(self.patch),
-            Target::Patched => Gone::Replaced(self.replaced),
-        }
     }
 
     /// The patch is in effect, and nothing else is of those that it replaces.
