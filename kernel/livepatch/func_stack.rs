@@ -134,6 +134,7 @@ impl FuncStack<'_> {
         self.update(locked);
     }
 
+    #[inline(never)]
     /// Takes `version` off the stack. Tasks may be on their way into it until
     /// [`synchronize`](crate::synchronize::synchronize).
     pub(crate) fn remove(&self, locked: &KlpLocked, version: &Arc<FuncVersion>) {
