@@ -352,7 +352,8 @@ impl Running {
     }
 }
 
-/// Lists in `left` the functions of all patched objects of `patch` that a switch to `target` leaves.
+/// Lists in `left` the functions of all patched objects of `patch` that a switch to `target`
+/// leaves.
 fn list_left(locked: &KlpLocked, patch: &Patch, target: Target, left: &mut Left<'_>) {
     let objects = patch.objects.borrow(locked).iter();
     for object in objects.filter(|object| object.patched.get(locked)) {
