@@ -44,7 +44,6 @@ use kernel::{
     module_ref::Module,
     prelude::*,
     stacktrace,
-    str::CStr,
     sync::Arc,
     time::{
         msecs_to_jiffies,
@@ -151,14 +150,12 @@ pub(crate) unsafe fn enable_patch(patch: *mut bindings::klp_patch) -> Result {
         return Err(EBUSY);
     }
     let replaced = replace::replaced(&locked, &desc)?;
-    replace::check_conflicts(&locked, &desc)
-        .and_then(|()| state::check_states(&locked, &desc, &replaced))
-        .inspect_err(|err| say_incompatible(desc.module.name(), err))?;
+    replace::check_conflicts(&locked, &desc)?;
+    state::check_states(&locked, &desc, &replaced)?;
 
     let module = ModulePtr::new(desc.module);
     let patch = Patch::new(&locked, desc, &replaced)?;
     let result = replace::check_aliases(&locked, &patch)
-        .inspect_err(|err| say_incompatible(&patch.name, err))
         .and_then(|()| held::hold(&mut locked, module))
         .and_then(|()| publish(&mut locked, &patch))
         .and_then(|()| start(&mut locked, &patch, replaced));
@@ -169,16 +166,6 @@ pub(crate) unsafe fn enable_patch(patch: *mut bindings::klp_patch) -> Result {
         patch.free_finish();
     }
     result
-}
-
-/// Says that a livepatch cannot be enabled next to those that are, if that is why it was refused.
-fn say_incompatible(name: &CStr, err: &Error) {
-    if *err == EINVAL {
-        pr_err!(
-            "Livepatch patch ({}) is not compatible with the already installed livepatches.\n",
-            name
-        );
-    }
 }
 
 /// Makes `patch` visible in sysfs and puts it on the list.
@@ -332,7 +319,7 @@ pub(crate) fn resume(locked: &mut KlpLocked) {
 ///
 /// [`EINVAL`] when none runs.
 fn reverse(locked: &KlpLocked) -> Result {
-    transition::with_running(locked, |running| running.reverse(locked)).ok_or(EINVAL)?;
+    transition::running(locked).ok_or(EINVAL)?.reverse(locked);
     retry_now(locked);
     Ok(())
 }
@@ -346,7 +333,7 @@ pub(crate) fn force(locked: &mut KlpLocked, id: usize) -> Result {
     if transition::current_id() != id {
         return Err(EINVAL);
     }
-    transition::with_running(locked, |running| running.force(locked)).ok_or(EINVAL)?;
+    transition::running(locked).ok_or(EINVAL)?.force(locked);
     retry_now(locked);
     Ok(())
 }
@@ -372,8 +359,8 @@ static REQUESTS: Requests = Requests {
 /// Goes on with the running transition: frees what is gone with it, or asks to be called again.
 fn go_on(locked: &mut KlpLocked) {
     match transition::try_complete(locked) {
-        Some(Progress::Complete(gone)) => {
-            for patch in gone.patches() {
+        Some(Progress::Complete(ended)) => {
+            for patch in ended.gone(locked) {
                 free_async(locked, patch);
             }
         }

@@ -37,7 +37,10 @@ use crate::{
     sort::sort_by_key,
     sysfs::PatchDir, //
 };
-use core::ptr::NonNull;
+use core::{
+    num::NonZero,
+    ptr::NonNull, //
+};
 use kernel::{
     bindings,
     ffi::c_char,
@@ -55,7 +58,7 @@ pub(crate) struct FuncSpec {
     pub(crate) raw: RawFunc,
     pub(crate) name: Name,
     pub(crate) sympos: usize,
-    pub(crate) new_func: usize,
+    pub(crate) new_func: NonZero<usize>,
 }
 
 impl FuncSpec {
@@ -604,7 +607,7 @@ impl Descriptor<'_> {
             );
             return Err(EINVAL);
         }
-        if new_func.is_null() {
+        let Some(new_func) = NonNull::new(new_func) else {
             pr_err!(
                 "livepatch '{}': function '{}' of object '{}' has no new_func\n",
                 patch,
@@ -612,7 +615,7 @@ impl Descriptor<'_> {
                 object
             );
             return Err(EINVAL);
-        }
+        };
         Ok(Some(FuncSpec {
             raw: RawFunc::new(func)?,
             // SAFETY: The module is held from here on, or no name is left.

@@ -12,7 +12,10 @@ use crate::{
     lookup::Extent,
     rules::dispatch::Slot, //
 };
-use core::ptr::null;
+use core::{
+    num::NonZero,
+    ptr::null, //
+};
 use kernel::{
     ftrace,
     prelude::*,
@@ -35,7 +38,7 @@ pub(crate) enum Code {
     /// The original function.
     Original,
     /// The function at this address.
-    At(usize),
+    At(NonZero<usize>),
 }
 
 /// A version of a function, which can be on a func stack.
@@ -134,6 +137,7 @@ impl FuncStack<'_> {
         self.update(locked);
     }
 
+    #[inline(never)]
     /// Takes `version` off the stack. Tasks may be on their way into it until
     /// [`synchronize`](crate::synchronize::synchronize).
     pub(crate) fn remove(&self, locked: &KlpLocked, version: &Arc<FuncVersion>) {
@@ -160,7 +164,7 @@ impl FuncStack<'_> {
         let original = self.hook.ip.wrapping_add(ftrace::MCOUNT_INSN_SIZE);
         let func = |version: Option<&FuncVersion>| match version.map(|version| version.runs) {
             None | Some(Code::Original) => original,
-            Some(Code::At(func)) => func,
+            Some(Code::At(func)) => func.get(),
         };
         match self.hook.top.get(locked).get(locked) {
             Some(top) if top.transition.get(locked) => {

@@ -135,8 +135,12 @@ fn apply_relocated(locked: &KlpLocked, patch: &Patch, object: &Object, module: &
 
 /// Brings the transition in which an object was patched, or is not any more, in line with that.
 fn update_left(locked: &KlpLocked) {
-    let updated = transition::with_running(locked, |running| running.update_left(locked));
-    warn_on_once!(updated.is_none());
+    match transition::running(locked) {
+        Some(running) => running.update_left(locked),
+        None => {
+            warn_on_once!(true);
+        }
+    }
 }
 
 /// Reverts all livepatches of a module that goes away.

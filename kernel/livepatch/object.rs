@@ -288,7 +288,7 @@ impl Object {
             .iter()
             .filter_map(|func| match func.version.runs() {
                 Code::Original => None,
-                Code::At(addr) => Some(addr),
+                Code::At(addr) => Some(addr.get()),
             });
         let new_sizes = Sizes::find(Some(livepatch), new)?;
 
@@ -302,7 +302,7 @@ impl Object {
             })?;
             let new = match func.version.runs() {
                 Code::Original => old,
-                Code::At(addr) => new_sizes.extent(addr).inspect_err(|_| {
+                Code::At(addr) => new_sizes.extent(addr.get()).inspect_err(|_| {
                     pr_err!(
                         "kallsyms size lookup failed for '{}' replacement\n",
                         &*func.name

@@ -73,7 +73,7 @@ impl OpsGroup {
         let mut slot_indexes = KVVec::from_elem(0, ips.len(), GFP_KERNEL)?;
         let mut order = KVVec::from_elem((0, 0), ips.len(), GFP_KERNEL)?;
         let mut taken = KVVec::from_elem(false, most, GFP_KERNEL)?;
-        let layout = lay_out(ips, &mut slot_indexes, &mut order, &mut taken).ok_or(ENOMEM)?;
+        let layout = lay_out(ips, &mut slot_indexes, &mut order, &mut taken);
 
         let mut slots = KVVec::with_capacity(layout.slots, GFP_KERNEL)?;
         for _ in 0..layout.slots {

@@ -13,6 +13,7 @@ use crate::{
 };
 use kernel::{
     prelude::*,
+    str::CStr,
     sync::Arc, //
 };
 
@@ -56,6 +57,15 @@ pub(crate) fn remove(locked: &mut KlpLocked, patch: &Arc<Patch>) {
     PATCHES
         .borrow_mut(locked)
         .retain(|other| !Arc::ptr_eq(other, patch));
+}
+
+/// Says that livepatch `name` cannot be enabled next to those that are. Returns [`EINVAL`].
+pub(crate) fn incompatible(name: &CStr) -> Error {
+    pr_err!(
+        "Livepatch patch ({}) is not compatible with the already installed livepatches.\n",
+        name
+    );
+    EINVAL
 }
 
 /// Frees the list. Statics are not dropped with the module.

@@ -17,7 +17,10 @@ use crate::{
         Object, //
     },
     patch::Patch,
-    registry::patches,
+    registry::{
+        incompatible,
+        patches, //
+    },
     rules::sets::{
         self,
         Common,
@@ -175,7 +178,7 @@ pub(crate) fn check_conflicts(locked: &KlpLocked, new: &Descriptor<'_>) -> Resul
             other
         ),
     }
-    Err(EINVAL)
+    Err(incompatible(new.name))
 }
 
 /// Shows a function as `object:name,position`.
@@ -253,11 +256,11 @@ fn find_alias(
 ///
 /// [`EINVAL`], after a message that says which function is; [`ENOMEM`].
 pub(crate) fn check_aliases(locked: &KlpLocked, patch: &Patch) -> Result {
-    let mut result = Ok(());
+    let mut refused = false;
     for other in patches(locked) {
         for object in patch.objects.borrow(locked) {
             find_alias(locked, patch, object, other, |func, other_func| {
-                result = Err(EINVAL);
+                refused = true;
                 pr_err!(
                     "livepatch '{}' changes {}, which is {} of '{}', which it does not replace\n",
                     &*patch.name,
@@ -266,10 +269,12 @@ pub(crate) fn check_aliases(locked: &KlpLocked, patch: &Patch) -> Result {
                     &*other.name
                 );
             })?;
-            result?;
+            if refused {
+                return Err(incompatible(&patch.name));
+            }
         }
     }
-    result
+    Ok(())
 }
 
 /// Warns if `object`, of a module that is being loaded, changes a function that an older livepatch

@@ -36,15 +36,6 @@ use kernel::{
 /// What is not to be on the stack of a task that is switched, or NULL.
 static STACK_CHECK: Atomic<*mut StackCheck> = Atomic::new(null_mut());
 
-/// A function that a task which is switched must not be in.
-pub(crate) struct Left {
-    pub(crate) name: Name,
-    /// What the task may be running now.
-    pub(crate) code: Extent,
-    /// The ftrace location of the original function.
-    pub(crate) ip: usize,
-}
-
 /// The functions that must not be on the stack of a task when it is switched.
 ///
 /// Each livepatch has one, which is made with it and has room for all its functions. So listing
@@ -61,7 +52,7 @@ pub(crate) struct StackCheck(UnsafeCell<KVVec<Range<Name>>>);
 unsafe impl Sync for StackCheck {}
 
 impl StackCheck {
-    /// What [`Self::fill`] lists of a function: its code, and where it returns to from ftrace.
+    /// What [`Left::add`] lists of a function: its code, and where it returns to from ftrace.
     const RANGES_PER_FUNC: usize = 2;
 
     /// Makes an empty check with room for that many functions.
@@ -76,56 +67,21 @@ impl StackCheck {
         Ok(Self(UnsafeCell::new(ranges)))
     }
 
-    /// Lists `funcs` in `ranges`.
-    fn fill(
-        ranges: &mut KVVec<Range<Name>>,
-        funcs: impl Iterator<Item = Left>,
-    ) -> Result<(), PushError<Range<Name>>> {
-        ranges.clear();
-        for Left { name, code, ip } in funcs {
-            let range = Range {
-                start: code.start,
-                end: code.start.saturating_add(code.size),
-                tag: name,
-            };
-            // A task with this on its stack is in ftrace's trampoline, and may have been told
-            // already where to go on.
-            let return_address = ip.wrapping_add(ftrace::MCOUNT_INSN_SIZE);
-            let trampoline = Range {
-                start: return_address,
-                end: return_address.saturating_add(1),
-                tag: name,
-            };
-            ranges.push_within_capacity(range)?;
-            ranges.push_within_capacity(trampoline)?;
-        }
-        let count = ranges::normalise(ranges);
-        ranges.truncate(count);
-        Ok(())
-    }
-
-    /// Publishes `funcs`, which a switch of tasks leaves.
+    /// Publishes what `list` lists: the functions that a switch of tasks leaves.
     ///
     /// # Safety
     ///
     /// The check must live until [`Self::withdraw`].
-    pub(crate) unsafe fn publish(&self, _locked: &KlpLocked, funcs: impl Iterator<Item = Left>) {
+    pub(crate) unsafe fn publish(&self, _locked: &KlpLocked, list: impl FnOnce(&mut Left<'_>)) {
         if warn_on_once!(!STACK_CHECK.load(Relaxed).is_null()) {
             Self::withdraw();
         }
         // SAFETY: The mutex is held. Nothing is published, and `withdraw()` has waited.
         let ranges = unsafe { &mut *self.0.get() };
-        if let Err(PushError(range)) = Self::fill(ranges, funcs) {
-            // A livepatch is not to get more functions. No stack is free of this:
-            warn_on_once!(true);
-            ranges.clear();
-            let all = Range {
-                start: 0,
-                end: usize::MAX,
-                ..range
-            };
-            let _ = ranges.push_within_capacity(all);
-        }
+        ranges.clear();
+        list(&mut Left(ranges));
+        let count = ranges::normalise(ranges);
+        ranges.truncate(count);
         // Order the ranges before their address. Pairs with the acquire in `published()`.
         STACK_CHECK.store((&raw const *self).cast_mut(), Release);
     }
@@ -150,5 +106,43 @@ impl StackCheck {
         // preemption disabled, by which the ranges do not change either; what changes them has the
         // mutex.
         unsafe { check.as_ref().map(|check| &**check.0.get()) }
+    }
+}
+
+/// The functions that tasks leave, to be listed.
+pub(crate) struct Left<'a>(&'a mut KVVec<Range<Name>>);
+
+impl Left<'_> {
+    /// Adds the function `name` which tasks may be running now, in `code`. The original one has its
+    /// ftrace location at `ip`.
+    pub(crate) fn add(&mut self, name: Name, code: Extent, ip: usize) {
+        let range = Range {
+            start: code.start,
+            end: code.start.saturating_add(code.size),
+            tag: name,
+        };
+        // A task with this on its stack is in ftrace's trampoline, and may have been told already
+        // where to go on.
+        let return_address = ip.wrapping_add(ftrace::MCOUNT_INSN_SIZE);
+        let trampoline = Range {
+            start: return_address,
+            end: return_address.saturating_add(1),
+            tag: name,
+        };
+        let ranges = &mut *self.0;
+        let added = ranges
+            .push_within_capacity(range)
+            .and_then(|()| ranges.push_within_capacity(trampoline));
+        if let Err(PushError(range)) = added {
+            // A livepatch is not to get more functions. No stack is free of this:
+            warn_on_once!(true);
+            if let Some(last) = ranges.last_mut() {
+                *last = Range {
+                    start: 0,
+                    end: usize::MAX,
+                    ..range
+                };
+            }
+        }
     }
 }

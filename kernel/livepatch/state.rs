@@ -17,7 +17,10 @@ use crate::{
     object::Object,
     patch::Patch,
     raw::RawState,
-    registry::patches,
+    registry::{
+        incompatible,
+        patches, //
+    },
     rules::owners::{
         self,
         Claim,
@@ -321,7 +324,7 @@ pub(crate) fn check_states(
         });
         if let Some((refusal, old)) = refused {
             say_why(refusal, name, &patch.name, StateLabel(old));
-            return Err(EINVAL);
+            return Err(incompatible(name));
         }
     }
     Ok(())

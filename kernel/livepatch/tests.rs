@@ -281,7 +281,7 @@ mod suite {
         let mut indexes = KVVec::from_elem(0, ips.len(), GFP_KERNEL)?;
         let mut order = KVVec::from_elem((0, 0), ips.len(), GFP_KERNEL)?;
         let mut taken = KVVec::from_elem(false, most_slots(ips.len()).ok_or(EINVAL)?, GFP_KERNEL)?;
-        let layout = lay_out(ips, &mut indexes, &mut order, &mut taken).ok_or(EINVAL)?;
+        let layout = lay_out(ips, &mut indexes, &mut order, &mut taken);
         let mut rows = KVVec::from_elem(0, count_rows(ips), GFP_KERNEL)?;
         fill_rows(ips, &indexes, &layout, SLOTS, &mut rows);
         let mut seen = KVVec::from_elem(false, layout.slots, GFP_KERNEL)?;

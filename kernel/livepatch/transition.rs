@@ -7,7 +7,7 @@
 //! or [started](Begun::start). From there on it is a [`Running`], which moves the tasks, can be
 //! turned round and forced, and ends when all tasks are where it goes. How it ends depends on where
 //! it began and where it went: see [`Transition::complete`]. Nothing here frees a livepatch: who
-//! goes on with a transition is told what is [`Gone`].
+//! goes on with a transition is told what is [gone](Ended::gone).
 //!
 //! How tasks are moved is in [`tasks`].
 //!
@@ -31,7 +31,7 @@ use crate::{
     lock::{
         KlpLocked,
         LockedBy,
-        TakeCell, //
+        LockedCell, //
     },
     object::Object,
     patch::Patch,
@@ -69,7 +69,7 @@ use kernel::{
 static CURRENT: LockedBy<Option<Arc<Patch>>> = LockedBy::new(None);
 
 /// The transition that has been started.
-static RUNNING: TakeCell<Option<Running>> = TakeCell::new(None);
+static RUNNING: LockedBy<Option<Running>> = LockedBy::new(None);
 
 /// Identifies the patch in transition to those without the mutex; 0 for none.
 static CURRENT_ID: Atomic<usize> = Atomic::new(0);
@@ -95,33 +95,28 @@ pub(crate) fn is_current(locked: &KlpLocked, patch: &Patch) -> bool {
     current(locked).is_some_and(|current| core::ptr::eq(Arc::as_ptr(current), patch))
 }
 
-/// Calls `f` for the transition that has been started, if there is one.
-pub(crate) fn with_running<R>(locked: &KlpLocked, f: impl FnOnce(&mut Running) -> R) -> Option<R> {
-    RUNNING.with(locked, |running| running.as_mut().map(f))
+/// Returns the transition that has been started, if there is one.
+pub(crate) fn running(locked: &KlpLocked) -> Option<&Running> {
+    RUNNING.borrow(locked).as_ref()
 }
 
 /// How far a transition has come.
 pub(crate) enum Progress {
     /// It has ended.
-    Complete(Gone),
+    Complete(Ended),
     /// Some tasks are left. It is time to try again in so many jiffies.
     Incomplete(Jiffies),
 }
 
-/// What is without effect when a transition has ended, and can be freed.
-pub(crate) enum Gone {
-    /// The patch itself.
-    Patch(Arc<Patch>),
-    /// The patches that it has replaced.
-    Replaced(KVec<Arc<Patch>>),
-}
+/// A transition that has ended.
+pub(crate) struct Ended(Transition);
 
-impl Gone {
-    /// Returns the patches.
-    pub(crate) fn patches(&self) -> &[Arc<Patch>] {
-        match self {
-            Gone::Patch(patch) => core::slice::from_ref(patch),
-            Gone::Replaced(patches) => patches,
+impl Ended {
+    /// Returns the patches that are without effect now, and can be freed.
+    pub(crate) fn gone(&self, locked: &KlpLocked) -> &[Arc<Patch>] {
+        match self.0.target.get(locked) {
+            Target::Unpatched => core::slice::from_ref(&self.0.patch),
+            Target::Patched => &self.0.replaced,
         }
     }
 }
@@ -129,18 +124,19 @@ impl Gone {
 /// Tries to switch all tasks that are left, and ends the transition if none remains. Returns
 /// [`None`] when no transition runs.
 pub(crate) fn try_complete(locked: &mut KlpLocked) -> Option<Progress> {
-    if let Some(delay) = with_running(locked, |running| running.try_switch(locked))? {
+    if let Some(delay) = running(locked)?.try_switch(locked) {
         return Some(Progress::Incomplete(delay));
     }
     set_sched_try_switch(false);
-    let running = RUNNING.with(locked, Option::take)?;
-    Some(Progress::Complete(running.0.complete(locked)))
+    let running = RUNNING.borrow_mut(locked).take()?;
+    running.0.complete(locked);
+    Some(Progress::Complete(Ended(running.0)))
 }
 
 /// What is known of a transition in each phase.
 struct Transition {
     patch: Arc<Patch>,
-    target: Target,
+    target: LockedCell<Target>,
     /// Where it went at first.
     began_with: Target,
     /// The patches that go away when `patch` is in effect.
@@ -177,7 +173,7 @@ pub(crate) fn begin(
 
     Begun(Transition {
         patch: patch.clone(),
-        target,
+        target: LockedCell::new(target),
         began_with: target,
         replaced,
     })
@@ -190,26 +186,28 @@ impl Begun {
     }
 
     /// Starts switching tasks.
-    pub(crate) fn start(self, locked: &KlpLocked) {
-        let running = Running(self.0, Tries::NONE);
+    // Twice would be 600 bytes more.
+    #[inline(never)]
+    pub(crate) fn start(self, locked: &mut KlpLocked) {
+        let running = Running(self.0, LockedCell::new(Tries::NONE));
         running.start(locked);
-        RUNNING.with(locked, |slot| *slot = Some(running));
+        *RUNNING.borrow_mut(locked) = Some(running);
     }
 
     /// Ends a transition to a patch, none of whose functions is to stay on its func stack.
-    pub(crate) fn cancel(mut self, locked: &mut KlpLocked) {
+    pub(crate) fn cancel(self, locked: &mut KlpLocked) {
         klp_debug!(
             c"klp_cancel_transition",
             "'{}': canceling patching transition, going to unpatch\n",
             &*self.0.patch.name
         );
-        self.0.target = Target::Unpatched;
-        tasks::set_target(self.0.target);
+        self.0.set_target(locked, Target::Unpatched);
         self.0.complete(locked);
     }
 }
 
 /// What was tried to end a transition.
+#[derive(Clone, Copy)]
 struct Tries {
     /// The wait before the next try, in milliseconds.
     delay_ms: u32,
@@ -228,27 +226,28 @@ impl Tries {
 }
 
 /// A transition that switches tasks.
-pub(crate) struct Running(Transition, Tries);
+pub(crate) struct Running(Transition, LockedCell<Tries>);
 
 impl Running {
     /// Lets tasks switch.
     fn start(&self, locked: &KlpLocked) {
-        let Transition { patch, target, .. } = &self.0;
+        let target = self.0.target.get(locked);
         pr_notice!(
             "'{}': starting {} transition\n",
-            &*patch.name,
+            &*self.0.patch.name,
             target.label()
         );
         // From here on TIF_PATCH_PENDING is what lets others look.
         self.publish_left(locked);
-        tasks::make_pending(*target);
+        tasks::make_pending(target);
     }
 
     /// Publishes what must not be on the stack of a task that is switched.
     fn publish_left(&self, locked: &KlpLocked) {
-        let Transition { patch, target, .. } = &self.0;
+        let (patch, target) = (&self.0.patch, self.0.target.get(locked));
+        let list = |left: &mut Left<'_>| list_left(locked, patch, target, left);
         // SAFETY: The transition holds the patch until it is complete, which withdraws the check.
-        unsafe { patch.check.publish(locked, left(locked, patch, *target)) };
+        unsafe { patch.check.publish(locked, list) };
     }
 
     /// Brings the transition in line with an object that was patched, or is not any more.
@@ -260,13 +259,14 @@ impl Running {
 
     /// Tries to switch all tasks that are left. Returns the wait before the next try, in jiffies,
     /// unless none is left.
-    fn try_switch(&mut self, locked: &KlpLocked) -> Option<Jiffies> {
-        let Running(Transition { target, .. }, tries) = self;
+    fn try_switch(&self, locked: &KlpLocked) -> Option<Jiffies> {
+        let target = self.0.target.get(locked);
+        let mut tries = self.1.get(locked);
         let was_listed = !tries.only_exiting;
         // Once all others are switched, nobody else has to be.
-        tries.only_exiting = !was_listed || tasks::switch_listed(locked, *target);
+        tries.only_exiting = !was_listed || tasks::switch_listed(locked, target);
         let exiting = match tries.only_exiting {
-            true => tasks::switch_exiting(locked, *target),
+            true => tasks::switch_exiting(locked, target),
             false => Exiting::Left,
         };
         // Those who exit are named when they have taken too long, whatever the others took.
@@ -277,12 +277,16 @@ impl Running {
         if tries.only_exiting && (was_listed || exiting == Exiting::More) {
             tries.delay_ms = FIRST_DELAY_MS;
         }
-        (exiting != Exiting::None).then(|| self.next_delay())
+        if exiting == Exiting::None {
+            return None;
+        }
+        let delay = self.next_delay(target, &mut tries);
+        self.1.set(locked, tries);
+        Some(delay)
     }
 
     /// Returns the wait before the next try, and pokes the remaining tasks when it is time.
-    fn next_delay(&mut self) -> Jiffies {
-        let Running(Transition { patch, target, .. }, tries) = self;
+    fn next_delay(&self, target: Target, tries: &mut Tries) -> Jiffies {
         if tries.delay_ms < DELAY_MS {
             let delay = msecs_to_jiffies(tries.delay_ms);
             tries.delay_ms = tries.delay_ms.saturating_mul(2);
@@ -294,10 +298,10 @@ impl Running {
                 if is_first {
                     pr_notice!("signaling remaining tasks\n");
                 }
-                tasks::send_signals(*target);
+                tasks::send_signals(target);
             } else if is_first {
                 // There is nobody whom a signal would reach.
-                tasks::name_exiting(&patch.name, *target);
+                tasks::name_exiting(&self.0.patch.name, target);
             }
         }
         tries.count = tries.count.saturating_add(1);
@@ -305,13 +309,13 @@ impl Running {
     }
 
     /// Turns the transition round.
-    pub(crate) fn reverse(&mut self, locked: &KlpLocked) {
-        let Running(Transition { patch, target, .. }, tries) = self;
-        *target = target.reversed();
+    pub(crate) fn reverse(&self, locked: &KlpLocked) {
+        let Running(transition, tries) = self;
+        let target = transition.target.get(locked).reversed();
         klp_debug!(
             c"klp_reverse_transition",
             "'{}': reversing transition from {}\n",
-            &*patch.name,
+            &*transition.patch.name,
             match target {
                 Target::Unpatched => "patching to unpatching",
                 Target::Patched => "unpatching to patching",
@@ -322,9 +326,10 @@ impl Running {
         tasks::clear_pending();
         StackCheck::withdraw();
 
-        patch.set_enabled(locked, *target == Target::Patched);
-        tasks::set_target(*target);
-        *tries = Tries::NONE;
+        let enabled = target == Target::Patched;
+        transition.patch.set_enabled(locked, enabled);
+        transition.set_target(locked, target);
+        tries.set(locked, Tries::NONE);
         self.start(locked);
     }
 
@@ -334,10 +339,10 @@ impl Running {
     /// their functions keep their modules.
     pub(crate) fn force(&self, locked: &KlpLocked) {
         let Running(transition, tries) = self;
-        let Transition { patch, target, .. } = transition;
+        let (patch, target) = (&transition.patch, transition.target.get(locked));
         pr_warn!("forcing remaining tasks to the patched state\n");
-        if tries.only_exiting {
-            tasks::name_exiting(&patch.name, *target);
+        if tries.get(locked).only_exiting {
+            tasks::name_exiting(&patch.name, target);
         }
         tasks::force();
         match target {
@@ -351,39 +356,39 @@ impl Running {
     }
 }
 
-/// The functions of all patched objects of `patch` that a switch to `target` leaves.
-fn left<'a>(
-    locked: &'a KlpLocked,
-    patch: &'a Patch,
-    target: Target,
-) -> impl Iterator<Item = Left> + 'a {
+/// Lists in `left` the functions of all patched objects of `patch` that a switch to `target`
+/// leaves.
+fn list_left(locked: &KlpLocked, patch: &Patch, target: Target, left: &mut Left<'_>) {
     let objects = patch.objects.borrow(locked).iter();
-    let objects = objects.filter(|object| object.patched.get(locked));
-    let funcs = objects.flat_map(|object| &object.funcs);
-    let funcs = funcs.filter(|func| !func.is_covered(locked));
-    funcs.filter_map(move |func| {
-        let code = match target {
-            Target::Unpatched => func.version.code(locked),
-            Target::Patched => match func.version.previous(locked) {
-                Some(previous) => previous.code(locked),
-                None => func.old.get(locked),
-            },
-        };
-        Some(Left {
-            name: func.name,
-            code: code?,
-            ip: func.ip.get(locked),
-        })
-    })
+    for object in objects.filter(|object| object.patched.get(locked)) {
+        for func in object.funcs.iter().filter(|func| !func.is_covered(locked)) {
+            let code = match target {
+                Target::Unpatched => func.version.code(locked),
+                Target::Patched => match func.version.previous(locked) {
+                    Some(previous) => previous.code(locked),
+                    None => func.old.get(locked),
+                },
+            };
+            if let Some(code) = code {
+                left.add(func.name, code, func.ip.get(locked));
+            }
+        }
+    }
 }
 
 impl Transition {
+    /// Changes where it goes. Nobody must be able to switch.
+    fn set_target(&self, locked: &KlpLocked, target: Target) {
+        self.target.set(locked, target);
+        tasks::set_target(target);
+    }
+
     /// Ends the transition, for which all tasks have been switched.
     ///
     /// What was begun first ends last, but for states that go with replaced patches: the functions
     /// of the patch must not meet them.
-    fn complete(self, locked: &mut KlpLocked) -> Gone {
-        let (patch, target) = (&*self.patch, self.target);
+    fn complete(&self, locked: &mut KlpLocked) {
+        let (patch, target) = (&*self.patch, self.target.get(locked));
         klp_debug!(
             c"klp_complete_transition",
             "'{}': completing {} transition\n",
@@ -403,10 +408,6 @@ impl Transition {
         tasks::clear_target();
         CURRENT_ID.store(0, Relaxed);
         *CURRENT.borrow_mut(locked) = None;
-        match target {
-            Target::Unpatched => Gone::Patch(self.patch),
-            Target::Patched => Gone::Replaced(self.replaced),
-        }
     }
 
     /// The patch is in effect, and nothing else is of those that it replaces.

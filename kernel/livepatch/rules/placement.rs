@@ -81,7 +81,7 @@ impl Layout {
 
 /// Chooses slots for `ips`, which must be sorted and without duplicates. `slot_indexes` becomes the
 /// slot of each; `order` is scratch space, as long as `ips`; `taken` is as long as [`most_slots`]
-/// says and all false. Returns [`None`] if there cannot be so many slots.
+/// says and all false.
 ///
 /// The slots of strays are behind all others, and behind those where the handler may look for a
 /// stray first.
@@ -90,28 +90,22 @@ pub(crate) fn lay_out(
     slot_indexes: &mut [usize],
     order: &mut [(usize, usize)],
     taken: &mut [bool],
-) -> Option<Layout> {
+) -> Layout {
     let used = choose(ips, slot_indexes, order, taken);
-    let mut strays = slot_indexes.iter_mut().filter(|index| **index == STRAY);
-    let Some(first) = strays.next() else {
-        return Some(Layout {
-            used,
-            slots: used,
-            first_stray: used,
-        });
-    };
-    let first_stray = used.checked_add(ROW_SLOTS)?;
-    *first = first_stray;
-    let mut slots = first_stray.checked_add(1)?;
-    for index in strays {
+    let first_stray = used.saturating_add(ROW_SLOTS);
+    let mut slots = first_stray;
+    for index in slot_indexes.iter_mut().filter(|index| **index == STRAY) {
         *index = slots;
-        slots = slots.checked_add(1)?;
+        slots = slots.saturating_add(1);
     }
-    Some(Layout {
+    if slots == first_stray {
+        slots = used;
+    }
+    Layout {
         used,
         slots,
         first_stray,
-    })
+    }
 }
 
 /// Fills the `rows` of a table of `ips` with these slots, the first of which is at address `slots`.
