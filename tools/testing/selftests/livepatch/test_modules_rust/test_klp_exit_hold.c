@@ -8,7 +8,8 @@
  * 3: it sleeps and need not be unhashed), "inside" is how many are kept,
  * "release" lets them go. "side" is what test_klp_exit_side() returns in an
  * interrupt of the thread that runs: 0, or 1 when it is livepatched. "kthread"
- * starts a kernel thread that exits.
+ * starts a kernel thread that exits, and oopses before it is unhashed if "how"
+ * is 2.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -28,6 +29,7 @@
 #include <linux/sched.h>
 #include <linux/smp.h>
 #include <linux/string.h>
+#include <linux/task_work.h>
 #include "test_klp_exit.h"
 
 static int how;
@@ -109,9 +111,20 @@ static const struct kernel_param_ops release_ops = { .set = set_release };
 module_param_cb(release, &release_ops, NULL, 0200);
 MODULE_PARM_DESC(release, "Let the threads go, or keep those that come");
 
+static struct callback_head work;
+
+static void oops(struct callback_head *unused)
+{
+	WRITE_ONCE(*READ_ONCE(nowhere), 0);
+}
+
 static int exit_at_once(void *unused)
 {
-	return 0;
+	if (how != 2)
+		return 0;
+	/* do_exit() does this before the thread is unhashed. */
+	init_task_work(&work, oops);
+	return task_work_add(current, &work, TWA_NONE);
 }
 
 static int set_kthread(const char *val, const struct kernel_param *kp)
