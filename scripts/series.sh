@@ -5,11 +5,10 @@
 #
 # --check runs checkpatch on each of them, get_maintainer's self-test of the new
 # entries, and series.test.sh.
-# --build does that and builds each step from FROM to TO (numbers; all, if none is
-# given) on x86_64: rust/, kernel/livepatch/ and samples/livepatch/, with the C
-# core and, where it can be chosen, with the one in Rust as a module. A warning
-# fails a step. A step whose sources have been built before, by the step before it or
-# an earlier run, is not built again.
+# --build builds each step from FROM to TO (numbers; all, if none is given) on x86_64:
+# rust/, kernel/livepatch/ and samples/livepatch/, with the C core and, where it can be
+# chosen, with the one in Rust as a module. A warning fails a step. A step whose sources
+# have been built before, by the step before it or an earlier run, is not built again.
 
 . "$(dirname "$0")/lib.sh"
 . "$REPO/scripts/toolchain.sh"
@@ -19,7 +18,7 @@ while (($#)); do
 	case $1 in
 	--check) check=1 ;;
 	--build)
-		check=1 build=1
+		build=1
 		if [[ ${2:-} =~ ^([0-9]+)(\.\.([0-9]+))?$ ]]; then
 			from=$((10#${BASH_REMATCH[1]}))
 			to=${BASH_REMATCH[3]:-$from}
