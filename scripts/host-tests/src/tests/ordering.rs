@@ -723,14 +723,14 @@ impl Core {
         }
     }
 
-    /// `transition::update()`
+    /// `Running::update_left()`
     fn update(&mut self) {
         let old = self.publish(true);
         self.synchronize(UpdateSync);
         self.free_check(old);
     }
 
-    /// `transition::reverse()`
+    /// `Running::reverse()`
     fn reverse(&mut self) {
         self.for_each_task(|_, task| {
             task.patch_pending.swap(IDLE, Relaxed);
@@ -741,7 +741,7 @@ impl Core {
         self.start();
     }
 
-    /// `transition::force()`
+    /// `Running::force()`
     fn force(&mut self) {
         let side = self.side();
         self.for_each_task(|_, task| {
@@ -1005,7 +1005,7 @@ const FORCE: Scenario = Scenario {
     ..ENABLE
 };
 
-/// `transition::cancel()`
+/// `Begun::cancel()`
 const CANCEL: Scenario = Scenario {
     core: |core| {
         core.init(PATCHED);
