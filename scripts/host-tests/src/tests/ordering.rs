@@ -740,13 +740,13 @@ impl Core {
         }
     }
 
-    /// `transition::update()`
+    /// `Running::update_left()`
     fn update(&mut self) {
         self.withdraw(UpdateSync);
         self.publish();
     }
 
-    /// `transition::reverse()`
+    /// `Running::reverse()`
     fn reverse(&mut self) {
         self.for_each_task(|_, task| {
             task.patch_pending.swap(IDLE, Relaxed);
@@ -757,7 +757,7 @@ impl Core {
         self.start();
     }
 
-    /// `transition::force()`
+    /// `Running::force()`
     fn force(&mut self) {
         let side = self.side();
         self.for_each_task(|_, task| {
@@ -1019,7 +1019,7 @@ const FORCE: Scenario = Scenario {
     ..ENABLE
 };
 
-/// `transition::cancel()`
+/// `Begun::cancel()`
 const CANCEL: Scenario = Scenario {
     core: |core| {
         core.init(PATCHED);
