@@ -462,6 +462,9 @@ pub struct Writer<'m, K: Key, V = (), W = ()> {
     core: Core<'m, K>,
 }
 
+/// Calls what it gets with a `T`, under the lock that protects that.
+type Under<'a, T> = dyn Fn(&mut dyn FnMut(&mut T)) + 'a;
+
 /// What a [`Writer`] has to do with its table, whatever the values.
 struct Core<'m, K: Key> {
     table: &'m Table<K>,
@@ -583,7 +586,7 @@ impl<K: Key> Core<'_, K> {
     }
 
     /// As [`Writer::resize`].
-    fn resize(locked: &dyn Fn(&mut dyn FnMut(&mut Self))) -> Result<(), AllocError> {
+    fn resize(locked: &Under<'_, Self>) -> Result<(), AllocError> {
         loop {
             let mut wanted = None;
             locked(&mut |core| wanted = core.wanted_bits());
