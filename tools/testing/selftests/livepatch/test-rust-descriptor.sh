@@ -102,7 +102,7 @@ refused "NULL mod" $MOD_BAD "bad=mod" \
 refused "module that is not marked as a livepatch" $MOD_UNMARKED "" \
 	"livepatch: module $MOD_UNMARKED is not marked as a livepatch module"
 
-# The second line is the module loader's.
+# The module loader writes the second line.
 refused "enabled when a parameter is set" $MOD_BAD "early=1" \
 	"livepatch: livepatch '$MOD_BAD' cannot be enabled before its init function runs
 $MOD_BAD: \`1' invalid for parameter \`early'"
