@@ -92,7 +92,7 @@ pub(super) fn lock() -> Locked {
 }
 
 impl Locked {
-    /// Returns the store; none before [`init`] and after [`exit`].
+    /// Returns the store; none before [`init()`] and after [`exit()`].
     pub(super) fn store(&mut self) -> Option<&mut Store> {
         self.0.as_mut()
     }
