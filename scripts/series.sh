@@ -135,7 +135,7 @@ seed() {
 targets=(rust/ kernel/livepatch/ samples/livepatch/)
 make_step() {
 	local core=$1 bld=$base/build/series/$1 id want='# CONFIG_LIVEPATCH_RUST is not set'
-	local fragments=("$REPO/scripts/config/"{base,x86_64,"core-$core"}.config)
+	local fragments=("$REPO/scripts/config/"{base,x86_64,"core-$core",series}.config)
 	[[ -d $bld ]] || seed "$core" || return 1
 	mkdir -p "$bld"
 	id=$({ cat "${fragments[@]}" "$srcs/kernel/livepatch/"*Kconfig* "$srcs/samples/Kconfig"; echo "$TOOLCHAIN_ID"; } | sha256sum)
@@ -159,7 +159,7 @@ make_step() {
 id_of() {
 	local commit=$1 core=$2
 	{
-		cat "$REPO/scripts/config/"{base,x86_64,"core-$core"}.config
+		cat "$REPO/scripts/config/"{base,x86_64,"core-$core",series}.config
 		echo "${targets[*]} $TOOLCHAIN_ID $(stat -c %Y "$base/pristine") $(head -n 6 "$base/pristine/Makefile")"
 		"${git[@]}" ls-tree -r "$commit" | grep -vE '\s(Documentation|tools|MAINTAINERS|scripts/livepatch|scripts/generate_)'
 	} | sha256sum | cut -c1-32
