@@ -72,6 +72,7 @@ static noinline __used void test_klp_exit_run(void (*func)(void))
 
 void test_klp_exit_stay(void)
 {
+	void (*func)(void) = run;
 	int i;
 
 	/* A process is unhashed by its parent, or by its thread that calls exec. */
@@ -84,7 +85,9 @@ void test_klp_exit_stay(void)
 	switch (how) {
 	case 1:
 		WRITE_ONCE(runner, current);
-		test_klp_exit_run(run);
+		/* Or the compiler makes a copy of the function that has this in it. */
+		OPTIMIZER_HIDE_VAR(func);
+		test_klp_exit_run(func);
 		WRITE_ONCE(runner, NULL);
 		break;
 	case 2:
