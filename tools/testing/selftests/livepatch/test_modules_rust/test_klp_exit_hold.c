@@ -51,8 +51,28 @@ bool test_klp_exit_is_ours(void)
 }
 EXPORT_SYMBOL_GPL(test_klp_exit_is_ours);
 
+static void run(void)
+{
+	while (!completion_done(&release)) {
+		/* ftrace waits for tasks that it may have a hold on. */
+		rcu_tasks_qs(current, false);
+		cpu_relax();
+	}
+}
+
+/*
+ * Livepatched with test_klp_exit_side(), so that the thread is not switched when
+ * it is preempted. Each version is on the stack: no call in the place of a return.
+ */
+static noinline __used void test_klp_exit_run(void (*func)(void))
+{
+	func();
+	barrier();
+}
+
 void test_klp_exit_stay(void)
 {
+	void (*func)(void) = run;
 	int i;
 
 	/* A process is unhashed by its parent, or by its thread that calls exec. */
@@ -65,11 +85,9 @@ void test_klp_exit_stay(void)
 	switch (how) {
 	case 1:
 		WRITE_ONCE(runner, current);
-		while (!completion_done(&release)) {
-			/* ftrace waits for tasks that it may have a hold on. */
-			rcu_tasks_qs(current, false);
-			cpu_relax();
-		}
+		/* Or the compiler makes a copy of the function that has this in it. */
+		OPTIMIZER_HIDE_VAR(func);
+		test_klp_exit_run(func);
 		WRITE_ONCE(runner, NULL);
 		break;
 	case 2:

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
-/* A livepatch of what interrupts of an exiting thread call, see test_klp_exit_hold. */
+/*
+ * A livepatch of what interrupts of an exiting thread call, and of what this runs
+ * in meanwhile, see test_klp_exit_hold.
+ */
 
 #include <linux/compiler.h>
 #include <linux/livepatch.h>
@@ -13,10 +16,19 @@ static int livepatch_exit_side(void)
 	return side;
 }
 
+static void livepatch_exit_run(void (*func)(void))
+{
+	func();
+	barrier();
+}
+
 static struct klp_func funcs[] = {
 	{
 		.old_name = "test_klp_exit_side",
 		.new_func = livepatch_exit_side,
+	}, {
+		.old_name = "test_klp_exit_run",
+		.new_func = livepatch_exit_run,
 	}, { }
 };
 
