@@ -330,11 +330,11 @@ class Series:
             if all(match(path, globs.split()) for path in patch.hunks):
                 yield self.take(patch, f"patches {globs}")
 
-    def each(self, glob, where):
+    def each(self, globs, where):
         """A commit for each new file, those that others need first."""
-        found = [
-            p for p in self.new if fnmatch.fnmatchcase(p, glob) and "/" not in p[len(glob.split("*")[0]) :]
-        ]
+        globs = globs.split()
+        head = len(globs[0].split("*")[0])
+        found = [p for p in self.new if match(p, globs) and "/" not in p[head:]]
         stems = {pathlib.PurePath(p).stem: p for p in found}
         needs = {
             p: {stems[m] for m in re.findall(r"(?:crate|kernel)::(\w+)", strip_comments(self.text(p))) if m in stems}
