@@ -266,7 +266,9 @@ impl Patch {
     /// Second half, without the mutex: waits until the patch is gone from sysfs, whose files take
     /// the mutex, and lets the module go.
     pub(crate) fn free_finish(&self) {
-        drop(self.dir.borrow_mut(&mut crate::lock::lock()).take());
+        let dir = self.dir.borrow_mut(&mut crate::lock::lock()).take();
+        // Waits for those who are in a file of it.
+        drop(dir);
         let mut locked = crate::lock::lock();
         self.raw.take_back(&locked);
         let module = self.module.borrow_mut(&mut locked).take();
