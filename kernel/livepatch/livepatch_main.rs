@@ -96,8 +96,9 @@ struct Livepatch;
 
 impl kernel::Module for Livepatch {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        control::init()?;
+        // First: when the core is built in, others may use shadow variables though it fails.
         let started = shadow::init()
+            .and_then(|()| control::init())
             .and_then(|()| control::init_work())
             .and_then(|()| {
                 // SAFETY: Unregistered before the module goes away.
