@@ -22,6 +22,8 @@ from collections import Counter
 # What one run of the same core has otherwise than the next.
 RANDOM = [
     (re.compile(r"\b(?:0x)?[0-9a-f]{16}\b"), "ADDRESS"),
+    # What %p makes of it before the kernel has random numbers.
+    (re.compile(r"\(____ptrval____\)"), "ADDRESS"),
     (re.compile(r"\bklp_pids=[0-9,]+"), "klp_pids=PIDS"),
     (re.compile(r"\b(jiffies =|expires @|expired =) [0-9a-f]+"), r"\1 JIFFIES"),
     (re.compile(r"\bcheck counter = \d+"), "check counter = COUNT"),

@@ -104,6 +104,11 @@ class Compare(unittest.TestCase):
         self.check(1, ["not ok 1 signals sent"] + OK[1:], C.replace(*names),
                    RUST.replace("== second", noise).replace(*names))
 
+    def test_addresses(self):
+        a = C.replace("livepatch: same", "x @ ffff888000376afc", 1)
+        b = RUST.replace("livepatch: same", "x @ (____ptrval____)", 1)
+        self.check(0, OK, a, b)
+
     def test_sets_of_messages(self):
         names = ("first", "first (set of messages)")
         a = C.replace(*names).replace("-- dmesg\nlivepatch: same", "-- dmesg\nb\na\nb", 1)
