@@ -138,7 +138,8 @@ loop_until 'grep -q livepatch_cmdline_proc_show "/proc/${READERS[0]}/stack"' ||
 fail_init
 loop_until 'dmesg | tail -n 3 | grep -q "starting unpatching transition"' ||
 	fail_test "$MOD is not being undone"
-[[ "$(cat $SYSFS_KLP_DIR/$MOD/enabled)" == 0 ]] || fail_test "$MOD is enabled"
+# The message comes first.
+loop_until 'grep -q "^0$" $SYSFS_KLP_DIR/$MOD/enabled' || fail_test "$MOD is enabled"
 (echo 1 > $SYSFS_KLP_DIR/$MOD/enabled) 2>/dev/null && fail_test "$MOD can be enabled again"
 load_failing_mod $MOD_LIVEPATCH
 load_mod $MOD_TARGET
