@@ -6,6 +6,7 @@
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
+#include <linux/tick.h>
 
 #ifdef CONFIG_LIVEPATCH
 
@@ -71,6 +72,31 @@ __rust_helper bool rust_helper_cpu_possible(unsigned int cpu)
 __rust_helper bool rust_helper_cpu_online(unsigned int cpu)
 {
 	return cpu_online(cpu);
+}
+
+__rust_helper bool rust_helper_klp_task_exiting(struct task_struct *task)
+{
+	return !hlist_unhashed_lockless(&task->klp_exit_node);
+}
+
+__rust_helper u64 rust_helper_klp_task_start_time(struct task_struct *task)
+{
+	return task->start_time;
+}
+
+__rust_helper char rust_helper_task_state_to_char(struct task_struct *task)
+{
+	return task_state_to_char(task);
+}
+
+__rust_helper unsigned int rust_helper_task_cpu(const struct task_struct *task)
+{
+	return task_cpu(task);
+}
+
+__rust_helper bool rust_helper_tick_nohz_full_cpu(int cpu)
+{
+	return tick_nohz_full_cpu(cpu);
 }
 
 #endif /* CONFIG_LIVEPATCH */

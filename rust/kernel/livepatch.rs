@@ -19,6 +19,8 @@ use crate::{
 };
 use core::ptr::null_mut;
 
+pub mod facts;
+
 /// Calls `f` for each task that is exiting, from before it can be unhashed until it has left its
 /// CPU for good.
 ///

@@ -36,3 +36,20 @@ pub fn save_reliable<'a>(task: &Task, entries: &'a mut [usize]) -> Result<&'a [u
     let count = usize::try_from(count).map_err(|_| EINVAL)?;
     entries.get(..count).ok_or(EINVAL)
 }
+
+/// Saves the return addresses on the stack of `task`, for people to read. Returns how many, and
+/// whether [`save_reliable`] would have saved just these; otherwise they are those up to the first
+/// one that cannot be vouched for.
+///
+/// # Context
+///
+/// As for [`save_reliable`].
+pub fn save_checked(task: &Task, entries: &mut [usize]) -> (usize, bool) {
+    entries.fill(0);
+    if let Ok(saved) = save_reliable(task, entries) {
+        return (saved.len(), true);
+    }
+    // No return address is 0.
+    let saved = entries.iter().take_while(|entry| **entry != 0).count();
+    (saved, false)
+}

@@ -186,6 +186,40 @@ pub fn for_each_thread_rcu(mut f: impl FnMut(&Task)) {
     }
 }
 
+/// Finds the thread with the lowest id, `from` or more, for which `f` returns true. Returns the id.
+///
+/// Walks as [`for_each_thread_rcu`] does, and so can go on behind a thread that was found before.
+///
+/// # Context
+///
+/// As for [`for_each_thread_rcu`].
+///
+/// # Examples
+///
+/// ```
+/// use kernel::{task::Task, tasklist};
+///
+/// let is_current = |task: &Task| task.as_ptr() == Task::current_raw();
+/// let found = tasklist::find_thread_rcu(0, is_current).ok_or(EINVAL)?;
+/// assert!(tasklist::find_thread_rcu(found + 1, is_current).is_none());
+/// # Ok::<(), Error>(())
+/// ```
+pub fn find_thread_rcu(mut from: c_int, mut f: impl FnMut(&Task) -> bool) -> Option<c_int> {
+    loop {
+        let guard = rcu::read_lock();
+        for _ in 0..CHUNK {
+            let (id, task) = next_id(from, &guard)?;
+            if task.is_some_and(&mut f) {
+                return Some(id);
+            }
+            from = id.saturating_add(1);
+        }
+        drop(guard);
+        // SAFETY: Neither RCU nor, by what is asked of the callers, anything else is held.
+        unsafe { bindings::cond_resched() };
+    }
+}
+
 /// Returns the lowest id from `from` on, and the thread that has it. An id can be without a thread:
 /// one that is about to be, has exited, or has left its id to a group or session.
 #[inline]
