@@ -19,6 +19,7 @@
 #include <linux/sched/task.h>
 #include <linux/stacktrace.h>
 #include <linux/workqueue.h>
+#include <trace/events/livepatch.h>
 #include "resident.h"
 
 /*
@@ -89,6 +90,15 @@ void klp_copy_process(struct task_struct *child)
 	child->patch_state = current->patch_state;
 }
 
+/* Who calls klp_update_patch_state(). */
+static enum klp_switcher klp_switcher(struct task_struct *task)
+{
+	if (task != current)
+		return KLP_BY_FORCE;
+
+	return is_idle_task(task) ? KLP_BY_IDLE : KLP_BY_EXIT;
+}
+
 /*
  * Switch a task that is current or inactive.  Disabled preemption makes
  * schedule_on_each_cpu() wait for it, also where RCU is not watching.
@@ -102,8 +112,14 @@ void klp_update_patch_state(struct task_struct *task)
 	 * klp_target_state, and before what klp_ftrace_handler() reads later.
 	 * Pairs with the smp_wmb() of tasks::make_pending().
 	 */
-	if (test_and_clear_tsk_thread_flag(task, TIF_PATCH_PENDING))
-		task->patch_state = READ_ONCE(klp_target_state);
+	if (test_and_clear_tsk_thread_flag(task, TIF_PATCH_PENDING)) {
+		int target = READ_ONCE(klp_target_state);
+		bool changes = task->patch_state != target;
+
+		task->patch_state = target;
+		if (changes)
+			trace_klp_task_switch(task, target, klp_switcher(task));
+	}
 
 	preempt_enable_notrace();
 }

@@ -32,6 +32,11 @@ use kernel::{
     ffi::c_int,
     livepatch::{
         for_each_exiting,
+        trace::{
+            self,
+            By,
+            Reason, //
+        },
         Switcher,
         TaskExt, //
     },
@@ -192,7 +197,8 @@ enum Obstacle {
     Other(Error),
 }
 
-/// Switches `task` if none of the functions to leave, which are at `left`, is on its stack.
+/// Switches `task` if none of the functions to leave, which are at `left`, is on its stack. Returns
+/// whether it was not switched before.
 ///
 /// # Safety
 ///
@@ -202,7 +208,7 @@ unsafe fn check_and_switch(
     is_current: bool,
     target: c_int,
     left: &[Range<Name>],
-) -> Result<(), Obstacle> {
+) -> Result<bool, Obstacle> {
     if task.is_running() && !is_current {
         return Err(Obstacle::Running);
     }
@@ -213,9 +219,10 @@ unsafe fn check_and_switch(
     if let Some(name) = find(left, entries) {
         return Err(Obstacle::SleepsOn(name));
     }
+    let changes = task.patch_state() != target;
     task.clear_patch_pending(SWITCHER);
     task.set_patch_state(SWITCHER, target);
-    Ok(())
+    Ok(changes)
 }
 
 /// Switches `task`, whatever it is doing, if that is safe now. Returns whether it is, or was
@@ -233,7 +240,7 @@ fn try_switch_pinned(task: &Task, target: c_int, left: &[Range<Name>]) -> bool {
         return false;
     }
     let is_current = core::ptr::eq(task.as_ptr(), Task::current_raw());
-    let mut result = Ok(());
+    let mut result = Ok(false);
     let called = task.call_pinned(|task| {
         // SAFETY: The task is kept from running, with interrupts off.
         result = unsafe { check_and_switch(task, is_current, target, left) };
@@ -241,6 +248,9 @@ fn try_switch_pinned(task: &Task, target: c_int, left: &[Range<Name>]) -> bool {
     });
     if let Err(err) = to_result(called) {
         result = Err(Obstacle::Other(err));
+    }
+    if let Ok(true) = result {
+        trace::task_switch(task, target, By::Pass);
     }
     result.map_err(|obstacle| report(task, &obstacle)).is_ok()
 }
@@ -282,6 +292,12 @@ pub(crate) fn name_exiting(patch: &CStr, target: Target) {
 
 /// Prints why `task` was not switched.
 fn report(task: &Task, obstacle: &Obstacle) {
+    match obstacle {
+        Obstacle::Running => trace::task_blocked(task, Reason::Running, c""),
+        Obstacle::Unreliable => trace::task_blocked(task, Reason::Unreliable, c""),
+        Obstacle::SleepsOn(name) => trace::task_blocked(task, Reason::Function, name),
+        Obstacle::Other(_) => trace::task_blocked(task, Reason::Other, c""),
+    }
     let comm = task.comm();
     let (comm, pid) = (name(&comm), task.pid());
     match obstacle {
@@ -332,8 +348,10 @@ pub(crate) unsafe fn try_switch_current() {
         return;
     }
     // SAFETY: The task is current; preemption is disabled by the caller's promise.
-    if let Err(obstacle) = unsafe { check_and_switch(task, true, target, left) } {
-        report(task, &obstacle);
+    match unsafe { check_and_switch(task, true, target, left) } {
+        // As compared above: nobody else switches a task that runs.
+        Ok(_) => trace::task_switch(task, target, By::Sched),
+        Err(obstacle) => report(task, &obstacle),
     }
 }
 
@@ -361,6 +379,7 @@ pub(crate) fn switch_listed(_locked: &KlpLocked, target: Target) -> bool {
             // The idle task of an offline CPU runs nothing.
             task.clear_patch_pending(SWITCHER);
             task.set_patch_state(SWITCHER, target);
+            trace::task_switch(task, target, By::Pass);
         }
     });
     drop(cpus);

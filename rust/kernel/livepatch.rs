@@ -20,6 +20,8 @@ use crate::{
 use core::ptr::null_mut;
 
 pub mod facts;
+#[cfg(CONFIG_LIVEPATCH_RUST)]
+pub mod trace;
 
 /// Calls `f` for each task that is exiting, from before it can be unhashed until it has left its
 /// CPU for good.
