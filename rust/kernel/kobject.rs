@@ -528,6 +528,20 @@ impl<T: Kobject> Dir<T> {
     }
 }
 
+impl<T: Kobject> Dir<T> {
+    /// Wakes those who wait for a change of the file `name` with `poll()`. They get `POLLPRI` and
+    /// `POLLERR` until they read the file.
+    ///
+    /// Mirrors `sysfs_notify()`. May sleep.
+    #[inline]
+    pub fn notify(&self, name: &CStr) {
+        // SAFETY: By the type invariants the object is valid and is, or was, in sysfs.
+        unsafe {
+            bindings::sysfs_notify(self.0.as_raw(), core::ptr::null(), name.as_char_ptr());
+        }
+    }
+}
+
 // SAFETY: Valid by the type invariant of `Object`. It holds a reference to its parent until it is
 // released, and by the promise of the trait that is a root, or is released before one.
 unsafe impl<T: Kobject> Parent for Dir<T> {

@@ -27,6 +27,7 @@ use core::{
 const _: () = {
     use core::mem::offset_of;
     assert!(offset_of!(bindings::module, mem) == bindings::MODULE_MEM);
+    assert!(offset_of!(bindings::module, mkobj) == bindings::MODULE_MKOBJ);
     assert!(offset_of!(bindings::module, klp_alive) == bindings::MODULE_KLP_ALIVE);
     assert!(offset_of!(bindings::module, klp_info) == bindings::MODULE_KLP_INFO);
 };
@@ -106,6 +107,29 @@ impl Module {
     pub fn is_klp_alive(&self) -> bool {
         // SAFETY: `self` is a valid module.
         unsafe { (&raw const (*self.as_ptr()).klp_alive).read_volatile() }
+    }
+
+    /// Sends a `change` event about the module to user space, with these variables: `NAME=value`.
+    ///
+    /// Mirrors `kobject_uevent_env()` with `KOBJ_CHANGE`. May sleep. Nobody is told why there was
+    /// no event: who listens can miss some in any case.
+    ///
+    /// # Safety
+    ///
+    /// The module must be in sysfs and stay there meanwhile: between the calls of its init and exit
+    /// functions, or in them.
+    pub unsafe fn change_event(&self, env: [&CStr; 3]) {
+        let [a, b, c] = env.map(|var| var.as_char_ptr().cast_mut());
+        let mut env = [a, b, c, core::ptr::null_mut()];
+        // SAFETY: The object is initialised by the caller's promise. The list ends with NULL; the
+        // strings, which are copied, with NUL.
+        unsafe {
+            bindings::kobject_uevent_env(
+                &raw mut (*self.as_ptr()).mkobj.kobj,
+                bindings::kobject_action_KOBJ_CHANGE,
+                env.as_mut_ptr(),
+            )
+        };
     }
 
     /// Takes a reference that keeps the module from being unloaded.
