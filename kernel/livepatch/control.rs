@@ -6,6 +6,7 @@
 //! `klp_transition_work` of `transition.c`.
 
 use crate::{
+    blockers,
     descriptor::Descriptor,
     held::{
         self,
@@ -17,6 +18,7 @@ use crate::{
         LockedBy, //
     },
     patch::Patch,
+    progress,
     registry::{
         self,
         patches, //
@@ -28,7 +30,10 @@ use crate::{
         Requests,
         RootDir, //
     },
-    tasks::Target,
+    tasks::{
+        self,
+        Target, //
+    },
     transition::{
         self,
         Progress, //
@@ -64,6 +69,8 @@ struct Resources {
     root: Root<RootDir>,
     /// [`None`] until [`show()`].
     states: Option<Pin<KBox<debugfs::File<state::View>>>>,
+    /// Likewise.
+    blockers: Option<Pin<KBox<debugfs::File<blockers::View>>>>,
     /// Patches are freed here: the request may come from the patch's own file in sysfs, whose
     /// removal waits for the request to end.
     queue: OwnedQueue,
@@ -76,6 +83,7 @@ pub(crate) fn init() -> Result {
     let resources = Resources {
         queue: OwnedQueue::new_percpu(c"livepatch")?,
         states: None,
+        blockers: None,
         root: Root::new(&KERNEL, c"livepatch", RootDir)?,
     };
     *RESOURCES.borrow_mut(&mut lock::lock()) = Some(resources);
@@ -88,8 +96,10 @@ pub(crate) fn show() -> Result {
     // The file keeps the directory.
     let dir = debugfs::Dir::<crate::LocalModule>::new(c"livepatch");
     let states = KBox::pin_init(dir.read_only_file(c"states", state::View), GFP_KERNEL)?;
+    let blockers = KBox::pin_init(dir.records_file(c"blockers", blockers::View), GFP_KERNEL)?;
     if let Some(resources) = RESOURCES.borrow_mut(&mut lock::lock()) {
         resources.states = Some(states);
+        resources.blockers = Some(blockers);
     }
     Ok(())
 }
@@ -105,11 +115,12 @@ pub(crate) fn exit() {
     if let Some(Resources {
         root,
         states,
+        blockers,
         queue,
     }) = resources
     {
-        // Waits for those who read it, who take the mutex.
-        drop(states);
+        // Waits for those who read them, who take the mutex.
+        drop((states, blockers));
         // Patches that are being freed still need the mutex, and their directories the root.
         drop(queue);
         drop(root);
@@ -354,7 +365,18 @@ static REQUESTS: Requests = Requests {
     force: |id| force(&mut lock::lock(), id),
     is_in_transition: |id| transition::current_id() == id,
     stack_order: |id| registry::stack_order(&lock::lock(), id),
+    pending: |id| in_transition(id, tasks::pending),
+    attempts: |id| in_transition(id, progress::attempts),
+    age_ms: |id| in_transition(id, progress::age_ms),
 };
+
+/// Returns what `f` does if a patch is in transition, meanwhile too, else 0. Nobody waits for the
+/// mutex, which a transition holds for as long as it takes to look at all tasks.
+fn in_transition<R: Default>(id: usize, f: impl FnOnce() -> R) -> R {
+    let is_current = || transition::current_id() == id;
+    let value = is_current().then(f);
+    value.filter(|_| is_current()).unwrap_or_default()
+}
 
 /// Goes on with the running transition: frees what is gone with it, or asks to be called again.
 fn go_on(locked: &mut KlpLocked) {

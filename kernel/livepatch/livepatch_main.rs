@@ -21,6 +21,9 @@
 //! - [`transition`] takes the [`tasks`] to the new functions, checking their stacks for the old
 //!   ones ([`stack_check`]).
 //!
+//! [`watch`] tells what becomes of a transition, and [`blockers`] shows which tasks keep it from
+//! ending, and why.
+//!
 //! [`modules`] does the same for modules that are loaded later. [`shadow`] is the store of shadow
 //! variables; [`lock`] is what protects all but those. [`resident`] is what is shared with C, and
 //! [`rules`] what can be tested without a kernel.
@@ -30,17 +33,18 @@
 //! A file may use those of lower levels only, and so may what is in its folder, which has a map
 //! like this. `scripts/levels.py`, a part of `make check`, looks at it.
 //!
-//!     11  abi
-//!     10  control modules
+//!     12  abi
+//!     11  control modules
+//!     10  blockers
 //!      9  transition
-//!      8  replace state
-//!      7  registry stack
+//!      8  replace state watch
+//!      7  blocker registry stack
 //!      6  patch tasks
 //!      5  object ops_group stack_check
 //!      4  descriptor func_stack
 //!      3  held raw reloc shadow sysfs
 //!      2  lock lookup set_spec
-//!      1  resident rules synchronize
+//!      1  progress resident rules synchronize
 //!
 //! Replaces the C core's `klp_init()`.
 
@@ -51,6 +55,8 @@ use kernel::{
 };
 
 mod abi;
+mod blocker;
+mod blockers;
 mod control;
 mod descriptor;
 mod func_stack;
@@ -61,6 +67,7 @@ mod modules;
 mod object;
 mod ops_group;
 mod patch;
+mod progress;
 mod raw;
 mod registry;
 mod reloc;
@@ -80,6 +87,7 @@ mod tasks;
 #[cfg(CONFIG_KUNIT = "y")]
 mod tests;
 mod transition;
+mod watch;
 
 module! {
     type: Livepatch,

@@ -54,6 +54,8 @@ use kernel::{
 pub(crate) struct Patch {
     pub(crate) raw: Arc<RawPatch>,
     pub(crate) name: CString,
+    /// The name as a variable of uevents, for which the core allocates nothing later.
+    variable: CString,
     pub(crate) replace: bool,
     pub(crate) sets: SetSpec,
     /// The states, and the shadow variables that belong to no object.
@@ -101,6 +103,7 @@ impl Patch {
         }
 
         let name = CString::try_from(desc.module.name())?;
+        let variable = CString::try_from_fmt(fmt!("KLP_PATCH={}", desc.module.name()))?;
         // There will be no more functions.
         let funcs = objects.iter().map(|object| object.funcs.len());
         let nr_funcs = funcs.fold(0, usize::saturating_add);
@@ -109,6 +112,7 @@ impl Patch {
             try_pin_init!(Self {
                 raw: desc.raw,
                 name,
+                variable,
                 replace: desc.replace,
                 sets: desc.sets,
                 claims: LockedBy::new(desc.claims),
@@ -193,8 +197,27 @@ impl Patch {
         self.enabled.set(locked, enabled);
         if let Some(dir) = self.dir.borrow(locked) {
             dir.enabled.store(enabled, Relaxed);
+            dir.notify(c"enabled");
         }
         self.raw.set_enabled(locked, enabled);
+    }
+
+    /// Wakes those who wait for a change of the file `name` in the directory of the patch.
+    pub(crate) fn notify(&self, locked: &KlpLocked, name: &CStr) {
+        if let Some(dir) = self.dir.borrow(locked) {
+            dir.notify(name);
+        }
+    }
+
+    /// Sends a uevent about the module of the patch, with two variables besides its name.
+    pub(crate) fn change_event(&self, locked: &KlpLocked, variables: [&CStr; 2]) {
+        let [first, second] = variables;
+        // A module that is about to be freed may have left sysfs.
+        if let (Some(module), false) = (self.module.borrow(locked), self.is_withdrawn(locked)) {
+            // SAFETY: The module has called `klp_enable_patch()`, so that it is in its init function
+            // or behind it. It is held, and so not gone.
+            unsafe { module.change_event([&self.variable, first, second]) };
+        }
     }
 
     /// Whether some task may run the code of this patch for ever.

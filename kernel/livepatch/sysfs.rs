@@ -10,12 +10,15 @@
 //! <patch>/stack_order
 //! <patch>/replace_set
 //! <patch>/supersedes
+//! <patch>/pending
+//! <patch>/attempts
+//! <patch>/age_ms
 //! ```
 //!
 //! The files of a patch may take the mutex; the directory of a patch is therefore removed without
 //! it. The files of objects must not. Replaces the sysfs part of `core.c`; described in
 //! `Documentation/ABI/testing/sysfs-kernel-livepatch` and, for what the C core does not have, in
-//! `sysfs-kernel-livepatch-sets` next to it.
+//! `sysfs-kernel-livepatch-sets` and `-watch` next to it.
 
 use crate::set_spec::SetSpec;
 use kernel::{
@@ -45,6 +48,12 @@ pub(crate) struct Requests {
     pub(crate) force: fn(usize) -> Result,
     pub(crate) is_in_transition: fn(usize) -> bool,
     pub(crate) stack_order: fn(usize) -> usize,
+    /// How many tasks are still to be switched.
+    pub(crate) pending: fn(usize) -> usize,
+    /// How often it was tried.
+    pub(crate) attempts: fn(usize) -> u32,
+    /// For how long, in milliseconds.
+    pub(crate) age_ms: fn(usize) -> u64,
 }
 
 /// The directory of a livepatch.
@@ -115,6 +124,15 @@ impl Kobject for PatchDir {
                 write!(out, "{space}{set}")?;
             }
             Ok(writeln!(out)?)
+        }),
+        &Attribute::read_only(c"pending", |this, out| {
+            Ok(writeln!(out, "{}", (this.requests.pending)(this.id))?)
+        }),
+        &Attribute::read_only(c"attempts", |this, out| {
+            Ok(writeln!(out, "{}", (this.requests.attempts)(this.id))?)
+        }),
+        &Attribute::read_only(c"age_ms", |this, out| {
+            Ok(writeln!(out, "{}", (this.requests.age_ms)(this.id))?)
         }),
     ];
 }

@@ -31,6 +31,7 @@ use kernel::{
     error::to_result,
     ffi::c_int,
     livepatch::{
+        facts,
         for_each_exiting,
         trace::{
             self,
@@ -187,6 +188,78 @@ pub(crate) fn clear_target() {
 fn find(ranges: &[Range<Name>], addresses: &[usize]) -> Option<Name> {
     let mut found = addresses.iter().map(|&addr| ranges::find(ranges, addr));
     found.find_map(|range| Some(range?.tag))
+}
+
+/// What can be said of a task that is not switched.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It will be, when it is tried next.
+    Ready,
+    /// It is running.
+    Running,
+    /// Its stack cannot be vouched for.
+    Unreliable,
+    /// A function that is to be left is on its stack.
+    Function,
+    /// The stacks of tasks are not checked.
+    Unknown,
+}
+
+/// The length of the longest stack that is checked.
+pub(crate) const MAX_STACK: usize = bindings::KLP_MAX_STACK_ENTRIES as usize;
+
+/// Looks at `task` as [`try_switch`] does, but does not switch it. Saves in `stack` what was judged,
+/// and returns how much that is. Calls `name` with the function that the task cannot leave.
+///
+/// Returns [`None`] if the task is switched already, or no transition runs. `name` is called with
+/// interrupts off and must not sleep.
+pub(crate) fn judge(
+    task: &Task,
+    stack: &mut [usize],
+    mut name: impl FnMut(&CStr),
+) -> Option<(Verdict, usize)> {
+    let mut judged = None;
+    task.call_pinned(|task| {
+        // SAFETY: Interrupts are off, and with them preemption.
+        let left = unsafe { StackCheck::published() };
+        let target = target_state().load(Relaxed);
+        let Some(left) = left.filter(|_| target != IDLE && task.patch_state() != target) else {
+            return 0;
+        };
+        judged = Some(if !stacktrace::RELIABLE {
+            (Verdict::Unknown, 0)
+        } else if task.is_running() {
+            (Verdict::Running, 0)
+        } else {
+            let (depth, reliable) = stacktrace::save_checked(task, stack);
+            match find(left, stack.get(..depth).unwrap_or_default()) {
+                _ if !reliable => (Verdict::Unreliable, depth),
+                Some(function) => {
+                    name(&function);
+                    (Verdict::Function, depth)
+                }
+                None => (Verdict::Ready, depth),
+            }
+        });
+        0
+    });
+    judged
+}
+
+/// Returns how many tasks are not switched yet.
+pub(crate) fn pending() -> usize {
+    let target = target_state().load(Relaxed);
+    let mut count = 0_usize;
+    let mut visit = |task: &Task, counts: bool| {
+        if counts && task.patch_state() != target {
+            count = count.saturating_add(1);
+        }
+    };
+    tasklist::for_each_thread_rcu(|task| visit(task, !facts::is_exiting(task)));
+    for_each_exiting(|task| visit(task, true));
+    let cpus = CpusReadGuard::new();
+    tasklist::for_each_idle(|cpu, task| visit(task, cpus.is_online(cpu)));
+    count
 }
 
 /// Why a task cannot be switched.

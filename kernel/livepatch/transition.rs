@@ -35,6 +35,7 @@ use crate::{
     },
     object::Object,
     patch::Patch,
+    progress,
     resident::set_sched_try_switch,
     stack,
     stack_check::{
@@ -47,6 +48,10 @@ use crate::{
         klp_debug,
         Exiting,
         Target, //
+    },
+    watch::{
+        self,
+        Stage, //
     }, //
 };
 use kernel::{
@@ -130,6 +135,7 @@ pub(crate) fn try_complete(locked: &mut KlpLocked) -> Option<Progress> {
     set_sched_try_switch(false);
     let running = RUNNING.borrow_mut(locked).take()?;
     running.0.complete(locked);
+    watch::ended(locked, &running.0.patch, running.0.target.get(locked));
     Some(Progress::Complete(Ended(running.0)))
 }
 
@@ -190,7 +196,7 @@ impl Begun {
     #[inline(never)]
     pub(crate) fn start(self, locked: &mut KlpLocked) {
         let running = Running(self.0, LockedCell::new(Tries::NONE));
-        running.start(locked);
+        running.start(locked, Stage::Start);
         *RUNNING.borrow_mut(locked) = Some(running);
     }
 
@@ -203,6 +209,7 @@ impl Begun {
         );
         self.0.set_target(locked, Target::Unpatched);
         self.0.complete(locked);
+        self.0.patch.notify(locked, c"transition");
     }
 }
 
@@ -229,14 +236,25 @@ impl Tries {
 pub(crate) struct Running(Transition, LockedCell<Tries>);
 
 impl Running {
+    /// The name of the patch in transition.
+    pub(crate) fn patch_name(&self) -> &CStr {
+        &self.0.patch.name
+    }
+
+    /// Where the transition goes.
+    pub(crate) fn target(&self, locked: &KlpLocked) -> Target {
+        self.0.target.get(locked)
+    }
+
     /// Lets tasks switch.
-    fn start(&self, locked: &KlpLocked) {
+    fn start(&self, locked: &KlpLocked, stage: Stage) {
         let target = self.0.target.get(locked);
         pr_notice!(
             "'{}': starting {} transition\n",
             &*self.0.patch.name,
             target.label()
         );
+        watch::started(locked, &self.0.patch, target, stage);
         // From here on TIF_PATCH_PENDING is what lets others look.
         self.publish_left(locked);
         tasks::make_pending(target);
@@ -262,6 +280,7 @@ impl Running {
     fn try_switch(&self, locked: &KlpLocked) -> Option<Jiffies> {
         let target = self.0.target.get(locked);
         let mut tries = self.1.get(locked);
+        progress::attempt();
         let was_listed = !tries.only_exiting;
         // Once all others are switched, nobody else has to be.
         tries.only_exiting = !was_listed || tasks::switch_listed(locked, target);
@@ -280,13 +299,13 @@ impl Running {
         if exiting == Exiting::None {
             return None;
         }
-        let delay = self.next_delay(target, &mut tries);
+        let delay = self.next_delay(locked, target, &mut tries);
         self.1.set(locked, tries);
         Some(delay)
     }
 
     /// Returns the wait before the next try, and pokes the remaining tasks when it is time.
-    fn next_delay(&self, target: Target, tries: &mut Tries) -> Jiffies {
+    fn next_delay(&self, locked: &KlpLocked, target: Target, tries: &mut Tries) -> Jiffies {
         if tries.delay_ms < DELAY_MS {
             let delay = msecs_to_jiffies(tries.delay_ms);
             tries.delay_ms = tries.delay_ms.saturating_mul(2);
@@ -305,6 +324,7 @@ impl Running {
             }
         }
         tries.count = tries.count.saturating_add(1);
+        watch::check_stall(locked, &self.0.patch, target);
         round_jiffies_relative(msecs_to_jiffies(DELAY_MS))
     }
 
@@ -330,7 +350,7 @@ impl Running {
         transition.patch.set_enabled(locked, enabled);
         transition.set_target(locked, target);
         tries.set(locked, Tries::NONE);
-        self.start(locked);
+        self.start(locked, Stage::Reversed);
     }
 
     /// Switches all tasks that are left, whatever they are doing.
@@ -345,6 +365,7 @@ impl Running {
             tasks::name_exiting(&patch.name, target);
         }
         tasks::force();
+        watch::forced(locked, patch, target);
         match target {
             Target::Unpatched => patch.set_forced(locked),
             Target::Patched => {

@@ -73,7 +73,8 @@ tree() {
 		else
 			echo "$mode $info ${file:-.}"
 		fi
-	done < <(find "$KLP" \( -name replace_set -o -name supersedes \) -prune -o -printf '%M %n:%U:%G:%s %P\n' | sort -k 3)
+	done < <(find "$KLP" \( -name replace_set -o -name supersedes -o -name pending -o -name attempts \
+		-o -name age_ms \) -prune -o -printf '%M %n:%U:%G:%s %P\n' | sort -k 3)
 }
 
 # run COMMAND...: shows a command, what it prints and its exit code, and leaves

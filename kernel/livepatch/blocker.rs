@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+//! A task that keeps the transition from ending, and why.
+//!
+//! The core remembers nothing of a task that it could not switch. Who wants to know looks at the task
+//! anew, in the way in which the transition does, and sees the very stack that was judged. The task
+//! is kept from running only while that is looked at.
+//!
+//! Replaces nothing of the C core, which has no such.
+
+use crate::{
+    progress,
+    tasks::{
+        self,
+        Verdict,
+        MAX_STACK, //
+    }, //
+};
+use kernel::{
+    ffi::c_int,
+    fmt::{
+        self,
+        Write as _, //
+    },
+    livepatch::{
+        facts,
+        for_each_exiting,
+        TaskExt,
+        TASK_COMM_LEN, //
+    },
+    prelude::*,
+    seq_file::SeqFile,
+    seq_print,
+    str::CString,
+    task::Task,
+    tasklist::{
+        self,
+        CpusReadGuard, //
+    }, //
+};
+
+/// Bytes of a function's name that are shown.
+const MAX_NAME: usize = 128;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    User,
+    Kthread,
+    /// At the end of its exit: it may be on no list of tasks any more.
+    Exiting,
+    Idle,
+}
+
+/// A task that is not switched yet.
+pub(crate) struct Blocker {
+    kind: Kind,
+    tid: c_int,
+    comm: [u8; TASK_COMM_LEN],
+    cpu: u32,
+    state: u8,
+    verdict: Verdict,
+    function: [u8; MAX_NAME],
+    nohz_full: bool,
+    age_ms: u64,
+    stack: [usize; MAX_STACK],
+    depth: usize,
+}
+
+impl Blocker {
+    pub(crate) fn new() -> Self {
+        Self {
+            kind: Kind::User,
+            tid: 0,
+            comm: [0; TASK_COMM_LEN],
+            cpu: 0,
+            state: b'?',
+            verdict: Verdict::Ready,
+            function: [0; MAX_NAME],
+            nohz_full: false,
+            age_ms: 0,
+            stack: [0; MAX_STACK],
+            depth: 0,
+        }
+    }
+
+    /// Looks at `task`. Returns whether it is one that is not switched.
+    pub(crate) fn look_at(&mut self, task: &Task, kind: Kind) -> bool {
+        self.function.fill(0);
+        let (function, stack) = (&mut self.function, &mut self.stack);
+        let judged = tasks::judge(task, stack, |name| {
+            for (to, from) in function.iter_mut().zip(name.to_bytes()) {
+                *to = *from;
+            }
+        });
+        let Some((verdict, depth)) = judged else {
+            return false;
+        };
+        self.verdict = verdict;
+        self.depth = depth;
+        self.kind = match kind {
+            Kind::User if task.is_kthread() => Kind::Kthread,
+            kind => kind,
+        };
+        self.tid = task.pid();
+        self.comm = task.comm();
+        self.cpu = facts::cpu(task);
+        self.state = facts::state(task);
+        self.nohz_full = facts::is_nohz_full(self.cpu);
+        self.age_ms = progress::age_ms_from(facts::start_time(task));
+        true
+    }
+
+    /// Finds the thread with the lowest id from `from` on that is not switched, but for exiting
+    /// ones. Returns the id.
+    pub(crate) fn find(&mut self, from: c_int) -> Option<c_int> {
+        tasklist::find_thread_rcu(from, |task| {
+            !facts::is_exiting(task) && self.look_at(task, Kind::User)
+        })
+    }
+
+    /// Finds the CPU with the lowest number from `from` on whose idle task is not switched.
+    pub(crate) fn find_idle(&mut self, from: u32) -> Option<u32> {
+        let cpus = CpusReadGuard::new();
+        let mut found = None;
+        tasklist::for_each_idle(|cpu, task| {
+            let number = u32::from(cpu);
+            if found.is_none()
+                && number >= from
+                && cpus.is_online(cpu)
+                && self.look_at(task, Kind::Idle)
+            {
+                found = Some(number);
+            }
+        });
+        found
+    }
+
+    pub(crate) fn show(&self, out: &SeqFile) {
+        let kind = match self.kind {
+            Kind::User => "user",
+            Kind::Kthread => "kthread",
+            Kind::Exiting => "exiting",
+            Kind::Idle => "idle",
+        };
+        let reason = match self.verdict {
+            Verdict::Ready => "ready",
+            Verdict::Running => "running",
+            Verdict::Unreliable => "unreliable",
+            Verdict::Function => "function",
+            Verdict::Unknown => "unknown",
+        };
+        seq_print!(
+            out,
+            "tid={} comm={} kind={} cpu={} state={} reason={} function={} nohz_full={} age_ms={}\n",
+            self.tid,
+            Word(&self.comm),
+            kind,
+            self.cpu,
+            char::from(self.state),
+            reason,
+            Word(&self.function),
+            u8::from(self.nohz_full),
+            self.age_ms
+        );
+        for addr in self.stack.iter().take(self.depth) {
+            seq_print!(out, " [<0>] ");
+            out.return_address(*addr);
+            seq_print!(out, "\n");
+        }
+    }
+}
+
+/// How the log puts it.
+impl fmt::Display for Blocker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_fmt(fmt!("{}:{} ", Word(&self.comm), self.tid))?;
+        match self.verdict {
+            Verdict::Ready => f.write_str("asleep"),
+            Verdict::Running => f.write_fmt(fmt!("running on CPU {}", self.cpu)),
+            Verdict::Unreliable => f.write_str("with an unreliable stack"),
+            Verdict::Function => f.write_fmt(fmt!("sleeping on function {}", Word(&self.function))),
+            Verdict::Unknown => f.write_str("with an unknown stack"),
+        }?;
+        match self.kind {
+            Kind::Exiting => f.write_str(", exiting"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What precedes the first NUL, as one word; "-" if that is nothing.
+struct Word<'a>(&'a [u8]);
+
+impl fmt::Display for Word<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = self.0.iter().take_while(|byte| **byte != 0).peekable();
+        if bytes.peek().is_none() {
+            return f.write_char('-');
+        }
+        bytes.try_for_each(|byte| match byte {
+            b'\\' => f.write_str("\\x5c"),
+            byte if byte.is_ascii_graphic() => f.write_char(char::from(*byte)),
+            byte => write!(f, "\\x{byte:02x}"),
+        })
+    }
+}
+
+/// Describes one of the tasks that are not switched, an exiting one if there are no others.
+///
+/// # Errors
+///
+/// [`ENOMEM`].
+pub(crate) fn example() -> Result<Option<CString>> {
+    let mut blocker = KBox::new(Blocker::new(), GFP_KERNEL)?;
+    let mut found = blocker.find(0).is_some();
+    if !found {
+        for_each_exiting(|task| found = found || blocker.look_at(task, Kind::Exiting));
+    }
+    if !found {
+        found = blocker.find_idle(0).is_some();
+    }
+    Ok(match found {
+        true => Some(CString::try_from_fmt(fmt!("{}", *blocker))?),
+        false => None,
+    })
+}
