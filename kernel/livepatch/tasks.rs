@@ -539,3 +539,22 @@ pub(crate) fn send_signals(target: Target) {
         }
     });
 }
+
+/// Makes the remaining user tasks that are not asleep leave the kernel, as [`send_signals`] does
+/// later: one that runs a virtual CPU stays in the kernel until there is a reason, however long.
+///
+/// Not on CPUs that are to be left alone: who is in user mode there, or runs a guest, is not
+/// interrupted.
+pub(crate) fn poke_running(target: Target) {
+    let target = target.state();
+    tasklist::for_each_thread_rcu(|task| {
+        if task.patch_state() != target
+            && task.patch_pending()
+            && !task.is_kthread()
+            && facts::state(task) == b'R'
+            && !facts::is_nohz_full(facts::cpu(task))
+        {
+            task.notify_signal();
+        }
+    });
+}

@@ -82,6 +82,9 @@ static CURRENT_ID: Atomic<usize> = Atomic::new(0);
 /// Tries that wait less than a second, doubling from this, do not count.
 pub(crate) const FIRST_DELAY_MS: u32 = 1;
 const DELAY_MS: u32 = 1000;
+/// Tasks that are still running are poked when the wait before the next try has come to this: after
+/// about as long a time, and then again.
+const POKE_DELAY_MS: u32 = 128;
 /// After how many tries, about as many seconds, the remaining tasks are poked; and then again.
 const SIGNALS_TIMEOUT: u32 = 15;
 
@@ -307,6 +310,9 @@ impl Running {
     /// Returns the wait before the next try, and pokes the remaining tasks when it is time.
     fn next_delay(&self, locked: &KlpLocked, target: Target, tries: &mut Tries) -> Jiffies {
         if tries.delay_ms < DELAY_MS {
+            if tries.delay_ms >= POKE_DELAY_MS && !tries.only_exiting {
+                tasks::poke_running(target);
+            }
             let delay = msecs_to_jiffies(tries.delay_ms);
             tries.delay_ms = tries.delay_ms.saturating_mul(2);
             return delay;
