@@ -9,12 +9,17 @@ use crate::{
     bindings,
     error::to_result,
     ffi::{
+        c_char,
         c_int,
         c_void, //
     },
     module::this_module,
     prelude::*,
     seq_file::SeqFile,
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    },
     ModuleMetadata, //
 };
 use core::marker::PhantomData;
@@ -49,7 +54,23 @@ pub trait Records {
     fn show(&self, cursor: &Self::Cursor, out: &SeqFile);
 }
 
-/// Someone who reads the file.
+/// [`Records`] about what was written to the file.
+pub trait WritableRecords: Records {
+    /// Takes `data`, the next part of what is written.
+    ///
+    /// # Errors
+    ///
+    /// Are the writer's.
+    fn write(&self, cursor: &mut Self::Cursor, data: &[u8]) -> Result;
+
+    /// The file is closed by who has opened it.
+    fn close(cursor: KBox<Self::Cursor>);
+}
+
+/// How many bytes are taken at a time, at most.
+const MAX_WRITE: usize = 1 << 16;
+
+/// Someone who has opened the file.
 struct Reader<T: Records> {
     data: *const T,
     cursor: KBox<T::Cursor>,
@@ -161,6 +182,74 @@ impl<T: Records> Tables<T> {
         unsafe { (*reader.data).show(&reader.cursor, SeqFile::from_raw(seq)) };
         0
     }
+}
+
+impl<T: WritableRecords> Tables<T> {
+    /// # Safety
+    ///
+    /// `file` must have been opened by [`Self::open`], and have its data; `buf` be from user space.
+    unsafe extern "C" fn write(
+        file: *mut bindings::file,
+        buf: *const c_char,
+        count: usize,
+        _: *mut bindings::loff_t,
+    ) -> isize {
+        let count = count.min(MAX_WRITE);
+        let mut data = KVVec::new();
+        let read = UserSlice::new(UserPtr::from_ptr(buf.cast_mut().cast()), count)
+            .read_all(&mut data, GFP_KERNEL);
+        if let Err(err) = read {
+            return err.to_errno() as isize;
+        }
+        // SAFETY: By the caller's promise.
+        let seq = unsafe { (*file).private_data.cast::<bindings::seq_file>() };
+        // SAFETY: As above. Keeps out who reads, as `seq_read()` does.
+        unsafe { bindings::mutex_lock(&raw mut (*seq).lock) };
+        // SAFETY: As above; nobody else uses the reader while the lock is held.
+        let reader = unsafe { &mut *(*seq).private.cast::<Reader<T>>() };
+        // SAFETY: As above.
+        let result = unsafe { &*reader.data }.write(&mut reader.cursor, &data);
+        // SAFETY: Locked above.
+        unsafe { bindings::mutex_unlock(&raw mut (*seq).lock) };
+        match result {
+            Ok(()) => count as isize,
+            Err(err) => err.to_errno() as isize,
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Self::release`].
+    unsafe extern "C" fn close(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+        // SAFETY: By the caller's promise.
+        let reader = unsafe { (*(*file).private_data.cast::<bindings::seq_file>()).private };
+        // SAFETY: As in `release()`.
+        T::close(unsafe { KBox::into_inner(KBox::from_raw(reader.cast::<Reader<T>>())) }.cursor);
+        // SAFETY: Opened by `seq_open()`.
+        unsafe { bindings::seq_release(inode, file) }
+    }
+}
+
+// As the others in `file_ops`.
+pub(super) trait WritableRecordsFile<T, M> {
+    const FILE_OPS: FileOps<T>;
+}
+
+impl<T: WritableRecords + Sync, M: ModuleMetadata> WritableRecordsFile<T, M> for T {
+    const FILE_OPS: FileOps<T> = {
+        let operations = bindings::file_operations {
+            owner: this_module::<M>().as_ptr(),
+            read: Some(bindings::seq_read),
+            write: Some(Tables::<T>::write),
+            llseek: Some(bindings::seq_lseek),
+            open: Some(Tables::<T>::open),
+            release: Some(Tables::<T>::close),
+            ..pin_init::zeroed()
+        };
+        // SAFETY: As for `RecordsFile`; writing takes the lock under which `seq_file` calls the
+        // operations of `Tables`.
+        unsafe { FileOps::new(operations, 0o600) }
+    };
 }
 
 // As the others in `file_ops`.
