@@ -44,6 +44,10 @@ use core::{
 use kernel::{
     bindings,
     ffi::c_char,
+    livepatch::trace::{
+        self,
+        Of, //
+    },
     module_ref::Module,
     prelude::*,
     str::{
@@ -132,34 +136,41 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Calls a callback of a managed state that is refused by an error.
-    pub(crate) fn pre_patch(&self, locked: &KlpLocked) -> Result {
+    /// Calls a callback of the managed state `id` that is refused by an error.
+    pub(crate) fn pre_patch(&self, locked: &KlpLocked, id: usize) -> Result {
         match (self.callbacks.pre_patch, self.patch.get(locked)) {
-            // SAFETY: The module's own callback, with the module's own descriptor.
-            (Some(callback), Some(patch)) => consent(unsafe { callback(patch, self.raw.0) }),
+            (Some(callback), Some(patch)) => {
+                let (of, code) = (Of::State(id), callback as usize);
+                // SAFETY: The module's own callback, with the module's own descriptor.
+                let call = || unsafe { callback(patch, self.raw.0) };
+                consent(trace::callback(c"pre_patch", of, code, call))
+            }
             _ => Ok(()),
         }
     }
 
     /// Calls `post_patch`.
-    pub(crate) fn post_patch(&self, locked: &KlpLocked) {
-        self.call(locked, self.callbacks.post_patch);
+    pub(crate) fn post_patch(&self, locked: &KlpLocked, id: usize) {
+        self.call(c"post_patch", self.callbacks.post_patch, locked, id);
     }
 
     /// Calls `pre_unpatch`.
-    pub(crate) fn pre_unpatch(&self, locked: &KlpLocked) {
-        self.call(locked, self.callbacks.pre_unpatch);
+    pub(crate) fn pre_unpatch(&self, locked: &KlpLocked, id: usize) {
+        self.call(c"pre_unpatch", self.callbacks.pre_unpatch, locked, id);
     }
 
     /// Calls `post_unpatch`.
-    pub(crate) fn post_unpatch(&self, locked: &KlpLocked) {
-        self.call(locked, self.callbacks.post_unpatch);
+    pub(crate) fn post_unpatch(&self, locked: &KlpLocked, id: usize) {
+        self.call(c"post_unpatch", self.callbacks.post_unpatch, locked, id);
     }
 
-    fn call(&self, locked: &KlpLocked, callback: StateCallback) {
+    fn call(&self, name: &CStr, callback: StateCallback, locked: &KlpLocked, id: usize) {
         if let (Some(callback), Some(patch)) = (callback, self.patch.get(locked)) {
-            // SAFETY: As in `pre_patch()`.
-            unsafe { callback(patch, self.raw.0) };
+            trace::callback(name, Of::State(id), callback as usize, || {
+                // SAFETY: As in `pre_patch()`.
+                unsafe { callback(patch, self.raw.0) };
+                0
+            });
         }
     }
 

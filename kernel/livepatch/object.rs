@@ -372,7 +372,7 @@ impl Object {
     /// Calls `pre_patch`. An error means that nothing further may be called for the object.
     pub(crate) fn pre_patch(&self, locked: &KlpLocked) -> Result {
         let result = match &self.raw {
-            Some(raw) => self.callbacks.pre_patch(locked, raw),
+            Some(raw) => self.callbacks.pre_patch(locked, raw, self.label()),
             None => Ok(()),
         };
         self.set_post_unpatch_due(locked, result.is_ok());
@@ -382,21 +382,21 @@ impl Object {
     /// Calls `post_patch`.
     pub(crate) fn post_patch(&self, locked: &KlpLocked) {
         if let Some(raw) = &self.raw {
-            self.callbacks.post_patch(locked, raw);
+            self.callbacks.post_patch(locked, raw, self.label());
         }
     }
 
     /// Calls `pre_unpatch`.
     pub(crate) fn pre_unpatch(&self, locked: &KlpLocked) {
         if let Some(raw) = &self.raw {
-            self.callbacks.pre_unpatch(locked, raw);
+            self.callbacks.pre_unpatch(locked, raw, self.label());
         }
     }
 
     /// Calls `post_unpatch` if `pre_patch` had succeeded.
     pub(crate) fn post_unpatch(&self, locked: &KlpLocked) {
         if let (true, Some(raw)) = (self.post_unpatch_due.get(locked), &self.raw) {
-            self.callbacks.post_unpatch(locked, raw);
+            self.callbacks.post_unpatch(locked, raw, self.label());
         }
         self.set_post_unpatch_due(locked, false);
     }

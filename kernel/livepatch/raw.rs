@@ -28,6 +28,10 @@ use kernel::{
         c_int,
         c_void, //
     },
+    livepatch::trace::{
+        self,
+        Of, //
+    },
     prelude::*,
     str::CStr,
     sync::Arc, //
@@ -370,32 +374,48 @@ impl Callbacks {
         }
     }
 
-    pub(crate) fn pre_patch(&self, locked: &KlpLocked, object: &RawObject) -> Result {
+    pub(crate) fn pre_patch(
+        &self,
+        locked: &KlpLocked,
+        object: &RawObject,
+        label: &CStr,
+    ) -> Result {
         match (self.pre_patch, object.get(locked)) {
-            // SAFETY: The module's own callback, with the module's own descriptor.
-            (Some(callback), Some(object)) => consent(unsafe { callback(object) }),
+            (Some(callback), Some(object)) => {
+                let (of, code) = (Of::Object(label), callback as usize);
+                // SAFETY: The module's own callback, with the module's own descriptor.
+                let call = || unsafe { callback(object) };
+                consent(trace::callback(c"pre_patch", of, code, call))
+            }
             _ => Ok(()),
         }
     }
 
-    pub(crate) fn post_patch(&self, locked: &KlpLocked, object: &RawObject) {
-        if let (Some(callback), Some(object)) = (self.post_patch, object.get(locked)) {
-            // SAFETY: As in `pre_patch()`.
-            unsafe { callback(object) };
-        }
+    pub(crate) fn post_patch(&self, locked: &KlpLocked, object: &RawObject, label: &CStr) {
+        Self::call(c"post_patch", self.post_patch, locked, object, label);
     }
 
-    pub(crate) fn pre_unpatch(&self, locked: &KlpLocked, object: &RawObject) {
-        if let (Some(callback), Some(object)) = (self.pre_unpatch, object.get(locked)) {
-            // SAFETY: As in `pre_patch()`.
-            unsafe { callback(object) };
-        }
+    pub(crate) fn pre_unpatch(&self, locked: &KlpLocked, object: &RawObject, label: &CStr) {
+        Self::call(c"pre_unpatch", self.pre_unpatch, locked, object, label);
     }
 
-    pub(crate) fn post_unpatch(&self, locked: &KlpLocked, object: &RawObject) {
-        if let (Some(callback), Some(object)) = (self.post_unpatch, object.get(locked)) {
-            // SAFETY: As in `pre_patch()`.
-            unsafe { callback(object) };
+    pub(crate) fn post_unpatch(&self, locked: &KlpLocked, object: &RawObject, label: &CStr) {
+        Self::call(c"post_unpatch", self.post_unpatch, locked, object, label);
+    }
+
+    fn call(
+        name: &CStr,
+        callback: Option<unsafe extern "C" fn(*mut bindings::klp_object)>,
+        locked: &KlpLocked,
+        object: &RawObject,
+        label: &CStr,
+    ) {
+        if let (Some(callback), Some(object)) = (callback, object.get(locked)) {
+            trace::callback(name, Of::Object(label), callback as usize, || {
+                // SAFETY: As in `pre_patch()`.
+                unsafe { callback(object) };
+                0
+            });
         }
     }
 }

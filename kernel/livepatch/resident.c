@@ -88,6 +88,12 @@ void klp_copy_process(struct task_struct *child)
 		clear_tsk_thread_flag(child, TIF_PATCH_PENDING);
 
 	child->patch_state = current->patch_state;
+
+	/* Who is not on that side is traced when it is switched. */
+	if (trace_klp_task_switch_enabled() &&
+	    child->patch_state != KLP_TRANSITION_IDLE &&
+	    child->patch_state == READ_ONCE(klp_target_state))
+		trace_klp_task_switch(child, child->patch_state, KLP_BY_FORK);
 }
 
 /* Who calls klp_update_patch_state(). */

@@ -9,7 +9,10 @@
 //! Replaces `patch.c`.
 
 use crate::{
-    func_stack::FuncStack,
+    func_stack::{
+        Code,
+        FuncStack, //
+    },
     lock::{
         KlpLocked,
         TakeCell, //
@@ -28,6 +31,7 @@ use crate::{
 };
 use kernel::{
     ftrace,
+    livepatch::trace,
     prelude::*,
     warn_on_once, //
 };
@@ -127,7 +131,7 @@ pub(crate) fn patch_object(locked: &KlpLocked, object: &Object) -> Result {
         let pushed = funcs.try_for_each(|func| -> Result {
             let stack = stack_of(groups, locked, func).ok_or(ENOENT)?;
             stack.push(locked, &func.version);
-            object.show_patched(locked, func, true);
+            show_patched(locked, object, func, true);
             Ok(())
         });
         pushed.inspect_err(|_| remove_funcs(groups, locked, object, object.funcs.iter()))
@@ -273,6 +277,16 @@ fn find_refused<'a>(locked: &KlpLocked, object: &'a Object, new: &[usize]) -> Op
     funcs.get(good).copied()
 }
 
+/// Tells the livepatch, and who traces that, whether `func` of `object` is on its func stack.
+fn show_patched(locked: &KlpLocked, object: &Object, func: &Func, patched: bool) {
+    object.show_patched(locked, func, patched);
+    let code = match func.version.runs() {
+        Code::Original => 0,
+        Code::At(addr) => addr.get(),
+    };
+    trace::func(object.label(), &func.name, code, patched);
+}
+
 /// Takes those of `funcs` that are on their func stacks off these.
 fn remove_funcs<'a>(
     groups: &OpsGroups,
@@ -283,7 +297,7 @@ fn remove_funcs<'a>(
     for func in funcs.filter(|func| func.version.on_stack(locked)) {
         if let Some(stack) = stack_of(groups, locked, func) {
             stack.remove(locked, &func.version);
-            object.show_patched(locked, func, false);
+            show_patched(locked, object, func, false);
         }
     }
 }

@@ -37,6 +37,10 @@ use kernel::{
         self,
         Write as _, //
     },
+    livepatch::trace::{
+        self,
+        Shadow, //
+    },
     module_ref::Module,
     prelude::*,
     sync::Arc, //
@@ -74,7 +78,9 @@ impl Effects<Source> for Caller<'_> {
 
     fn join(&mut self, claim: &Claim<Source>) -> Result {
         // SAFETY: The livepatch is held until `part()`, which follows in any case.
-        unsafe { shadow::join(claim.id, claim.data.user) }
+        unsafe { shadow::join(claim.id, claim.data.user) }?;
+        trace::shadow(claim.id, Shadow::Opened, shadow::live(claim.id));
+        Ok(())
     }
 
     fn part(&mut self, claim: &Claim<Source>) {
@@ -83,19 +89,26 @@ impl Effects<Source> for Caller<'_> {
 
     fn collect(&mut self, claim: &Claim<Source>) {
         shadow::close(claim.id);
+        let live = shadow::live(claim.id);
+        trace::shadow(claim.id, Shadow::Closed, live);
         match claim.data.shadow_dtor(self.0) {
-            // SAFETY: The livepatch is still held. No task runs its code, or `leak()` was called.
-            Some(dtor) => unsafe { shadow::collect(claim.id, dtor) },
-            None => shadow::leak(claim.id, "its livepatch failed to load"),
+            Some(dtor) => {
+                // SAFETY: The livepatch is still held. No task runs its code, or `leak()` was
+                // called.
+                unsafe { shadow::collect(claim.id, dtor) };
+                let freed = live.saturating_sub(shadow::live(claim.id));
+                trace::shadow(claim.id, Shadow::Collected, freed);
+            }
+            None => leak(claim.id, "its livepatch failed to load"),
         }
     }
 
     fn leak(&mut self, claim: &Claim<Source>) {
-        shadow::leak(claim.id, "a forced transition");
+        leak(claim.id, "a forced transition");
     }
 
     fn pre_patch(&mut self, claim: &Claim<Source>) -> Result {
-        claim.data.pre_patch(self.0).inspect_err(|err| {
+        claim.data.pre_patch(self.0, claim.id).inspect_err(|err| {
             // A state without a name can be one of the series, which says no more than that the
             // livepatch could not be enabled.
             if claim.data.name.is_some() {
@@ -109,16 +122,21 @@ impl Effects<Source> for Caller<'_> {
     }
 
     fn post_patch(&mut self, claim: &Claim<Source>) {
-        claim.data.post_patch(self.0);
+        claim.data.post_patch(self.0, claim.id);
     }
 
     fn pre_unpatch(&mut self, claim: &Claim<Source>) {
-        claim.data.pre_unpatch(self.0);
+        claim.data.pre_unpatch(self.0, claim.id);
     }
 
     fn post_unpatch(&mut self, claim: &Claim<Source>) {
-        claim.data.post_unpatch(self.0);
+        claim.data.post_unpatch(self.0, claim.id);
     }
+}
+
+fn leak(id: usize, after: &str) {
+    shadow::leak(id, after);
+    trace::shadow(id, Shadow::Leaked, shadow::live(id));
 }
 
 fn leaving<'a>(

@@ -12,11 +12,16 @@
 
 #if IS_MODULE(CONFIG_LIVEPATCH_RUST) && defined(CONFIG_TRACEPOINTS)
 /* What the core needs of it, for it alone. */
-#define KLP_EXPORT_TRACEPOINT(name)						\
-	EXPORT_SYMBOL_FOR_MODULES(__tracepoint_##name, "livepatch");		\
-	EXPORT_SYMBOL_FOR_MODULES(rust_do_trace_##name, "livepatch")
-
-KLP_EXPORT_TRACEPOINT(klp_transition);
-KLP_EXPORT_TRACEPOINT(klp_task_switch);
-KLP_EXPORT_TRACEPOINT(klp_task_blocked);
+EXPORT_SYMBOL_FOR_MODULES(__tracepoint_klp_transition, "livepatch");
+EXPORT_SYMBOL_FOR_MODULES(__tracepoint_klp_task_switch, "livepatch");
+EXPORT_SYMBOL_FOR_MODULES(__tracepoint_klp_task_blocked, "livepatch");
+EXPORT_SYMBOL_FOR_MODULES(__tracepoint_klp_func, "livepatch");
+EXPORT_SYMBOL_FOR_MODULES(__tracepoint_klp_callback, "livepatch");
+EXPORT_SYMBOL_FOR_MODULES(__tracepoint_klp_shadow, "livepatch");
+EXPORT_SYMBOL_FOR_MODULES(rust_do_trace_klp_transition, "livepatch");
+EXPORT_SYMBOL_FOR_MODULES(rust_do_trace_klp_task_switch, "livepatch");
+EXPORT_SYMBOL_FOR_MODULES(rust_do_trace_klp_task_blocked, "livepatch");
+EXPORT_SYMBOL_FOR_MODULES(rust_do_trace_klp_func, "livepatch");
+EXPORT_SYMBOL_FOR_MODULES(rust_do_trace_klp_callback, "livepatch");
+EXPORT_SYMBOL_FOR_MODULES(rust_do_trace_klp_shadow, "livepatch");
 #endif

@@ -27,6 +27,15 @@ enum klp_switcher {
 	KLP_BY_IDLE,
 	KLP_BY_SCHED,
 	KLP_BY_FORCE,
+	KLP_BY_FORK,
+};
+
+/* What becomes of shadow variables with an id. */
+enum klp_shadow_event {
+	KLP_SHADOW_OPENED,
+	KLP_SHADOW_CLOSED,
+	KLP_SHADOW_COLLECTED,
+	KLP_SHADOW_LEAKED,
 };
 
 /* Why a task could not be switched. */
@@ -50,6 +59,12 @@ TRACE_DEFINE_ENUM(KLP_BY_EXIT);
 TRACE_DEFINE_ENUM(KLP_BY_IDLE);
 TRACE_DEFINE_ENUM(KLP_BY_SCHED);
 TRACE_DEFINE_ENUM(KLP_BY_FORCE);
+TRACE_DEFINE_ENUM(KLP_BY_FORK);
+
+TRACE_DEFINE_ENUM(KLP_SHADOW_OPENED);
+TRACE_DEFINE_ENUM(KLP_SHADOW_CLOSED);
+TRACE_DEFINE_ENUM(KLP_SHADOW_COLLECTED);
+TRACE_DEFINE_ENUM(KLP_SHADOW_LEAKED);
 
 TRACE_DEFINE_ENUM(KLP_REASON_READY);
 TRACE_DEFINE_ENUM(KLP_REASON_RUNNING);
@@ -71,7 +86,8 @@ TRACE_DEFINE_ENUM(KLP_REASON_OTHER);
 		{ KLP_BY_EXIT,			"exit" },		\
 		{ KLP_BY_IDLE,			"idle" },		\
 		{ KLP_BY_SCHED,			"sched" },		\
-		{ KLP_BY_FORCE,			"force" })
+		{ KLP_BY_FORCE,			"force" },		\
+		{ KLP_BY_FORK,			"fork" })
 
 #define klp_show_reason(reason)						\
 	__print_symbolic(reason,					\
@@ -80,6 +96,13 @@ TRACE_DEFINE_ENUM(KLP_REASON_OTHER);
 		{ KLP_REASON_UNRELIABLE,	"unreliable" },		\
 		{ KLP_REASON_FUNCTION,		"function" },		\
 		{ KLP_REASON_OTHER,		"other" })
+
+#define klp_show_shadow(event)						\
+	__print_symbolic(event,						\
+		{ KLP_SHADOW_OPENED,		"opened" },		\
+		{ KLP_SHADOW_CLOSED,		"closed" },		\
+		{ KLP_SHADOW_COLLECTED,		"collected" },		\
+		{ KLP_SHADOW_LEAKED,		"leaked" })
 
 #define klp_show_target(target)						\
 	__print_symbolic(target,					\
@@ -115,7 +138,7 @@ TRACE_EVENT(klp_transition,
 		  klp_show_stage(__entry->stage), __entry->age_ms)
 );
 
-/* A task was switched to @target. */
+/* A task was switched to @target, or forked as one that is. */
 TRACE_EVENT(klp_task_switch,
 
 	TP_PROTO(struct task_struct *task, int target, unsigned int by),
@@ -167,6 +190,98 @@ TRACE_EVENT(klp_task_blocked,
 	TP_printk("comm=%s pid=%d reason=%s function=%s",
 		  __entry->comm, __entry->pid, klp_show_reason(__entry->reason),
 		  __get_str(function))
+);
+
+/*
+ * A version of @function of @object, whose code is at @code (0 for the original
+ * one), was put on the func stack, or taken off it.
+ */
+TRACE_EVENT(klp_func,
+
+	TP_PROTO(const char *object, const char *function, unsigned long code,
+		 bool pushed),
+
+	TP_ARGS(object, function, code, pushed),
+
+	TP_STRUCT__entry(
+		__string(object, object)
+		__string(function, function)
+		__field(unsigned long, code)
+		__field(bool, pushed)
+	),
+
+	TP_fast_assign(
+		__assign_str(object);
+		__assign_str(function);
+		__entry->code = code;
+		__entry->pushed = pushed;
+	),
+
+	TP_printk("object=%s function=%s code=%ps action=%s",
+		  __get_str(object), __get_str(function),
+		  (void *)__entry->code, __entry->pushed ? "push" : "pop")
+);
+
+/*
+ * A callback of a livepatch, @name, is called, or has returned @ret. It is for
+ * @object, or if that is empty for the state @id; its code is at @code.
+ */
+TRACE_EVENT(klp_callback,
+
+	TP_PROTO(const char *name, const char *object, unsigned long id,
+		 unsigned long code, bool ended, int ret),
+
+	TP_ARGS(name, object, id, code, ended, ret),
+
+	TP_STRUCT__entry(
+		__string(name, name)
+		__string(object, object)
+		__field(unsigned long, id)
+		__field(unsigned long, code)
+		__field(bool, ended)
+		__field(int, ret)
+	),
+
+	TP_fast_assign(
+		__assign_str(name);
+		__assign_str(object);
+		__entry->id = id;
+		__entry->code = code;
+		__entry->ended = ended;
+		__entry->ret = ret;
+	),
+
+	TP_printk("name=%s object=%s id=%lu code=%ps action=%s ret=%d",
+		  __get_str(name), __get_str(object), __entry->id,
+		  (void *)__entry->code, __entry->ended ? "end" : "begin",
+		  __entry->ret)
+);
+
+/*
+ * Shadow variables with @id are managed since a livepatch owns it, are not any
+ * more, have been freed with the last owner, or are never freed. @count is how
+ * many there are, or how many were freed.
+ */
+TRACE_EVENT(klp_shadow,
+
+	TP_PROTO(unsigned long id, unsigned int event, unsigned long count),
+
+	TP_ARGS(id, event, count),
+
+	TP_STRUCT__entry(
+		__field(unsigned long, id)
+		__field(unsigned int, event)
+		__field(unsigned long, count)
+	),
+
+	TP_fast_assign(
+		__entry->id = id;
+		__entry->event = event;
+		__entry->count = count;
+	),
+
+	TP_printk("id=%lu event=%s count=%lu",
+		  __entry->id, klp_show_shadow(__entry->event), __entry->count)
 );
 
 #endif /* _TRACE_LIVEPATCH_H */

@@ -59,11 +59,35 @@ pub enum Reason {
     Other = bindings::klp_reason_KLP_REASON_OTHER,
 }
 
+/// What becomes of shadow variables with an id.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Shadow {
+    /// A livepatch has become an owner of the id.
+    Opened = bindings::klp_shadow_event_KLP_SHADOW_OPENED,
+    /// The last owner has left.
+    Closed = bindings::klp_shadow_event_KLP_SHADOW_CLOSED,
+    /// They have been freed.
+    Collected = bindings::klp_shadow_event_KLP_SHADOW_COLLECTED,
+    /// They are never freed.
+    Leaked = bindings::klp_shadow_event_KLP_SHADOW_LEAKED,
+}
+
+/// What a callback is for.
+#[derive(Clone, Copy)]
+pub enum Of<'a> {
+    /// An object, by its name.
+    Object(&'a CStr),
+    /// A state, by its id.
+    State(usize),
+}
+
 mod raw {
     use crate::ffi::{
         c_char,
         c_int,
-        c_uint, //
+        c_uint,
+        c_ulong, //
     };
 
     crate::declare_trace! {
@@ -82,11 +106,26 @@ mod raw {
         /// `task` must be valid, `function` NUL-terminated.
         pub(super) unsafe fn klp_task_blocked(
             task: *mut crate::bindings::task_struct, reason: c_uint, function: *const c_char);
+        /// # Safety
+        ///
+        /// `object` and `function` must be NUL-terminated.
+        pub(super) unsafe fn klp_func(
+            object: *const c_char, function: *const c_char, code: c_ulong, pushed: bool);
+        /// # Safety
+        ///
+        /// `name` and `object` must be NUL-terminated.
+        pub(super) unsafe fn klp_callback(
+            name: *const c_char, object: *const c_char, id: c_ulong, code: c_ulong, ended: bool,
+            ret: c_int);
+        /// # Safety
+        ///
+        /// None: there are no pointers.
+        pub(super) unsafe fn klp_shadow(id: c_ulong, event: c_uint, count: c_ulong);
     }
 }
 
-/// The transition of `patch` to the patch state `target`, which began `age_ms` milliseconds ago, has
-/// come to `stage`.
+/// The transition of `patch` to the patch state `target`, which began `age_ms` milliseconds ago,
+/// has come to `stage`.
 #[inline]
 pub fn transition(patch: &CStr, target: c_int, stage: Stage, age_ms: u64) {
     // SAFETY: A `&CStr` is NUL-terminated.
@@ -105,4 +144,36 @@ pub fn task_switch(task: &Task, target: c_int, by: By) {
 pub fn task_blocked(task: &Task, reason: Reason, function: &CStr) {
     // SAFETY: A `&Task` is valid, a `&CStr` NUL-terminated.
     unsafe { raw::klp_task_blocked(task.as_ptr(), reason as c_uint, function.as_char_ptr()) }
+}
+
+/// A version of `function` of `object`, with its code at `code` (0 for the original), was put on
+/// the func stack, or else taken off it.
+#[inline]
+pub fn func(object: &CStr, function: &CStr, code: usize, pushed: bool) {
+    // SAFETY: A `&CStr` is NUL-terminated.
+    unsafe { raw::klp_func(object.as_char_ptr(), function.as_char_ptr(), code, pushed) }
+}
+
+/// Calls `callback`, the callback `name` of a livepatch with its code at `code`, and returns what
+/// it does.
+#[inline]
+pub fn callback(name: &CStr, of: Of<'_>, code: usize, callback: impl FnOnce() -> c_int) -> c_int {
+    let (object, id) = match of {
+        Of::Object(name) => (name, 0),
+        Of::State(id) => (c"", id),
+    };
+    let (name, object) = (name.as_char_ptr(), object.as_char_ptr());
+    // SAFETY: The strings are NUL-terminated.
+    unsafe { raw::klp_callback(name, object, id, code, false, 0) };
+    let ret = callback();
+    // SAFETY: As above.
+    unsafe { raw::klp_callback(name, object, id, code, true, ret) };
+    ret
+}
+
+/// This has become of the shadow variables with `id`; `count` is how many there are, or were freed.
+#[inline]
+pub fn shadow(id: usize, event: Shadow, count: usize) {
+    // SAFETY: There is nothing to be promised.
+    unsafe { raw::klp_shadow(id, event as c_uint, count) }
 }
