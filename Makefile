@@ -8,6 +8,7 @@ test: ARCH = x86_64 arm64
 endif
 ARCH ?= x86_64
 CORE ?= m
+CONFIG ?=
 DEBUG ?= 0
 TESTS ?=
 FLIPS ?=
@@ -16,7 +17,7 @@ KSRC ?=
 EXITS ?=
 WINDOW ?=
 STALL ?=
-export ARCH CORE DEBUG TESTS FLIPS EXITS QUICK KSRC WINDOW STALL
+export ARCH CORE CONFIG DEBUG TESTS FLIPS EXITS QUICK KSRC WINDOW STALL
 
 # A word too many would otherwise be taken for a target or silently ignored.
 $(if $(filter-out x86_64 arm64,$(ARCH)),$(error ARCH=$(ARCH): must be x86_64 or arm64))
@@ -54,6 +55,7 @@ help:
 	@echo '  ARCH=x86_64|arm64  the guest (default x86_64; make test: both)'
 	@echo '  CORE=m|y|c         Rust core as module (default), built in, or the C core'
 	@echo '  DEBUG=1            with KASAN, lockdep and friends'
+	@echo '  CONFIG=isolated    a kernel with a CPU in nohz_full=, and with sockets, for the guests'
 	@echo '  TESTS="NAME..."    selftests or host tests to run, e.g. TESTS="livepatch sysfs"'
 	@echo '  FLIPS=N            how many transitions make stress starts or turns round (default 2000)'
 	@echo '  EXITS=N            how many threads exit meanwhile, at least (default 0)'

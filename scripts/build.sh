@@ -3,6 +3,7 @@
 # build.sh ARCH CORE DEBUG [VARIANT]: kernel, modules, test modules and programs, in a
 # build directory of their own, whose path is printed. What the guest needs of
 # them is in klp/root there. Does nothing when nothing changed.
+# CONFIG=NAME from the environment adds scripts/config/guests/NAME.config.
 # A VARIANT is only a directory to start from: a configured one, clippy for lint.sh,
 # or a seeded one, configs for configs.sh.
 
@@ -10,21 +11,24 @@
 . "$REPO/scripts/toolchain.sh"
 . "$REPO/scripts/kconfig.sh"
 
-arch=$1 core=$2 debug=$3 variant=${4:-}
+arch=$1 core=$2 debug=$3 variant=${4:-} config=${CONFIG:-}
 check_arch "$arch"
 check_core "$core"
 check_debug "$debug"
+check_config "$config"
 use_toolchain
 take_lock
 base=$("$REPO/scripts/tree.sh")
 tree=$base/tree
 name=$arch-$core
 [[ $debug == 0 ]] || name+=-debug
+[[ -z $config ]] || name+=-$config
 bld=$base/build/$name${variant:+-$variant}
 name=$(basename "$bld")
 
 fragments=("$REPO/scripts/config/"{base,"$arch","core-$core"}.config)
 [[ $debug == 0 ]] || fragments+=("$REPO/scripts/config/debug.config")
+[[ -z $config ]] || fragments+=("$REPO/scripts/config/guests/$config.config")
 
 id=$({ cat "$base/id" "$0" "${fragments[@]}"; echo "$TOOLCHAIN_ID"; } | sha256sum | cut -c1-16)
 if [[ -e $bld/klp/done && $(<"$bld/klp/done") == "$id" ]]; then

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # guest.sh NAME[,NAME...]: everything from a bare machine to a booted guest
 # that runs scripts/guest/NAME, with what the heads of these scripts ask for
-# (scripts/guest-heads.sh). From the environment: ARCH, CORE, DEBUG, KSRC, and the
-# variables that the heads name; KLP_APPEND (more kernel options), KLP_LOG (name),
+# (scripts/guest-heads.sh). From the environment: ARCH, CORE, CONFIG, DEBUG, KSRC, and
+# the variables that the heads name; KLP_APPEND (more kernel options), KLP_LOG (name),
 # KLP_ICOUNT=1 (instructions are the time); instead of what the heads say
 # KLP_SMP (CPUs), KLP_LIMIT (seconds), KLP_MEM (memory).
 # Exits as run-guest.py does: 0 pass, 1 fail, 2 hang, 3 crash.
@@ -15,6 +15,7 @@ run=$1 arch=${ARCH:-x86_64} core=${CORE:-m} debug=${DEBUG:-0}
 check_arch "$arch"
 check_core "$core"
 check_debug "$debug"
+check_config "${CONFIG:-}"
 IFS=, read -r -a names <<<"$run"
 for name in "${names[@]}"; do
 	[[ -x $REPO/scripts/guest/$name ]] || die "no script scripts/guest/$name"
@@ -25,7 +26,7 @@ cpus=${KLP_SMP:-${HEAD[cpus]}}
 step 1 4 "tools"
 "$REPO/scripts/deps.sh" "$arch"
 take_lock
-step 2 4 "kernel and modules (ARCH=$arch CORE=$core DEBUG=$debug)"
+step 2 4 "kernel and modules (ARCH=$arch CORE=$core DEBUG=$debug${CONFIG:+ CONFIG=$CONFIG})"
 bld=$("$REPO/scripts/build.sh" "$arch" "$core" "$debug")
 step 3 4 "guest"
 rootfs=$("$REPO/scripts/rootfs.sh" "$arch")
@@ -67,6 +68,7 @@ if [[ $debug == 1 ]]; then
 fi
 log=$LOGS/guest-${KLP_LOG:-${run//,/-}}-$arch-$core
 [[ $debug == 0 ]] || log+=-debug
+[[ -z ${CONFIG:-} ]] || log+=-$CONFIG
 args+=(--limit $((${KLP_LIMIT:-${HEAD[limit]}} * slow)) --log "$log" --cpus "$cpus")
 mem=${KLP_MEM:-${HEAD[mem]:-}}
 [[ -z $mem ]] || args+=(--mem "$mem")

@@ -177,6 +177,13 @@ check_choice() {
 check_arch() { check_choice ARCH "$1" x86_64 arm64; }
 check_core() { check_choice CORE "$1" m y c; }
 check_debug() { check_choice DEBUG "$1" 0 1; }
+check_config() {
+	local all
+	[[ -n $1 ]] || return 0
+	all=$(cd "$REPO/scripts/config/guests" && ls)
+	# shellcheck disable=SC2086 # one argument for each
+	check_choice CONFIG "$1" ${all//.config/}
+}
 
 # apt_archive: "URI KEYRING" of the archive that this system installs from.
 # Nothing here names a host: the system's own configuration does.

@@ -534,17 +534,22 @@ pub(crate) fn send_signals(target: Target) {
         }
         if task.is_kthread() {
             task.wake_interruptible();
+        } else if is_isolated(task) {
+            task.leave_notify_signal();
         } else {
             task.notify_signal();
         }
     });
 }
 
+/// Whether `task` runs on a CPU that is to be left alone: who is in user mode there, or runs a
+/// guest, is not interrupted.
+fn is_isolated(task: &Task) -> bool {
+    facts::is_nohz_full(facts::cpu(task)) && task.is_running()
+}
+
 /// Makes the remaining user tasks that are not asleep leave the kernel, as [`send_signals`] does
 /// later: one that runs a virtual CPU stays in the kernel until there is a reason, however long.
-///
-/// Not on CPUs that are to be left alone: who is in user mode there, or runs a guest, is not
-/// interrupted.
 pub(crate) fn poke_running(target: Target) {
     let target = target.state();
     tasklist::for_each_thread_rcu(|task| {
@@ -552,7 +557,7 @@ pub(crate) fn poke_running(target: Target) {
             && task.patch_pending()
             && !task.is_kthread()
             && facts::state(task) == b'R'
-            && !facts::is_nohz_full(facts::cpu(task))
+            && !is_isolated(task)
         {
             task.notify_signal();
         }

@@ -9,18 +9,25 @@
  *   write FILE VALUE	writes to the file, and prints how many milliseconds later
  *			poll() returned for it
  *   events N		prints the next N uevents about livepatches, with their numbers
+ *   spin CPU		runs on that CPU in user mode
+ *   traced		has a process that its tracer has stopped, and prints its id
  */
 
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/netlink.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -199,6 +206,41 @@ static int events(int left)
 	return 0;
 }
 
+static int spin(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	if (sched_setaffinity(0, sizeof(set), &set)) {
+		perror("sched_setaffinity");
+		return 1;
+	}
+	printf("ready\n");
+	for (;;)
+		__asm__ volatile("" ::: "memory");
+}
+
+static int traced(void)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (!pid) {
+		ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+		raise(SIGSTOP);
+		_exit(0);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFSTOPPED(status) ||
+	    ptrace(PTRACE_SETOPTIONS, pid, NULL, PTRACE_O_EXITKILL)) {
+		perror("fork or ptrace");
+		return 1;
+	}
+	printf("ready %d\n", pid);
+	for (;;)
+		pause();
+}
+
 int main(int argc, char **argv)
 {
 	setvbuf(stdout, NULL, _IOLBF, 0);
@@ -210,8 +252,12 @@ int main(int argc, char **argv)
 		return write_and_wait(argv[2], argv[3]);
 	if (argc == 3 && !strcmp(argv[1], "events"))
 		return events(atoi(argv[2]));
+	if (argc == 3 && !strcmp(argv[1], "spin"))
+		return spin(atoi(argv[2]));
+	if (argc == 2 && !strcmp(argv[1], "traced"))
+		return traced();
 	fprintf(stderr,
-		"usage: %s poll FILE... | late FILE VALUE | write FILE VALUE | events N\n",
+		"usage: %s poll FILE... | late FILE VALUE | write FILE VALUE | events N | spin CPU | traced\n",
 		argv[0]);
 	return 2;
 }
