@@ -15,9 +15,11 @@ FLIPS ?=
 QUICK ?=
 KSRC ?=
 EXITS ?=
+CASES ?=
+SEED ?=
 WINDOW ?=
 STALL ?=
-export ARCH CORE CONFIG DEBUG TESTS FLIPS EXITS QUICK KSRC WINDOW STALL
+export ARCH CORE CONFIG DEBUG TESTS FLIPS EXITS CASES SEED QUICK KSRC WINDOW STALL
 
 # A word too many would otherwise be taken for a target or silently ignored.
 $(if $(filter-out x86_64 arm64,$(ARCH)),$(error ARCH=$(ARCH): must be x86_64 or arm64))
@@ -59,6 +61,8 @@ help:
 	@echo '  TESTS="NAME..."    selftests or host tests to run, e.g. TESTS="livepatch sysfs"'
 	@echo '  FLIPS=N            how many transitions make stress starts or turns round (default 2000)'
 	@echo '  EXITS=N            how many threads exit meanwhile, at least (default 0)'
+	@echo '  CASES=N            how many random cases test-rust-preflight.sh tries (default 20)'
+	@echo '  SEED=N             what random cases and walks begin with, to repeat them'
 	@echo '  STALL=1            make demo of a transition that stalls: who it is, why, and the way out'
 	@echo '  WINDOW=open        make exit-window without the protection; closed: with it, for CORE=c'
 	@echo '  QUICK=1            make bench in minutes, without the C core'\''s longest cells'

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! A task that keeps the transition from ending, and why.
+//! A task that keeps a transition from ending, and why.
 //!
 //! The core remembers nothing of a task that it could not switch. Who wants to know looks at the task
 //! anew, in the way in which the transition does, and sees the very stack that was judged. The task
 //! is kept from running only while that is looked at.
+//!
+//! In the same way it can be asked which tasks would be in the way of a transition: see [`Left`].
 //!
 //! Replaces nothing of the C core, which has no such.
 
@@ -32,6 +34,7 @@ use kernel::{
     seq_file::SeqFile,
     seq_print,
     str::CString,
+    sync::aref::ARef,
     task::Task,
     tasklist::{
         self,
@@ -51,7 +54,34 @@ pub(crate) enum Kind {
     Idle,
 }
 
-/// A task that is not switched yet.
+/// Functions that are to be left, for who looks at the stacks of tasks.
+pub(crate) trait Left {
+    /// Looks at `task`, and saves in `stack` what was judged. Returns the verdict and how much was
+    /// saved, or [`None`] if nobody waits for the task. Calls `name` with the function that the
+    /// task would have to leave, with interrupts off.
+    fn judge(
+        &self,
+        task: &Task,
+        stack: &mut [usize],
+        name: &mut dyn FnMut(&CStr),
+    ) -> Option<(Verdict, usize)>;
+}
+
+/// Those of the running transition, for the tasks that it has not switched.
+pub(crate) struct Running;
+
+impl Left for Running {
+    fn judge(
+        &self,
+        task: &Task,
+        stack: &mut [usize],
+        name: &mut dyn FnMut(&CStr),
+    ) -> Option<(Verdict, usize)> {
+        tasks::judge(task, stack, name)
+    }
+}
+
+/// A task that is not switched yet, or would not be.
 pub(crate) struct Blocker {
     kind: Kind,
     tid: c_int,
@@ -67,7 +97,7 @@ pub(crate) struct Blocker {
 }
 
 impl Blocker {
-    pub(crate) fn new() -> Self {
+    fn new() -> Self {
         Self {
             kind: Kind::User,
             tid: 0,
@@ -83,11 +113,11 @@ impl Blocker {
         }
     }
 
-    /// Looks at `task`. Returns whether it is one that is not switched.
-    pub(crate) fn look_at(&mut self, task: &Task, kind: Kind) -> bool {
-        self.function.fill(0);
+    /// Looks at `task`. Returns whether it is one that somebody waits for.
+    fn look_at(&mut self, left: &dyn Left, task: &Task, kind: Kind) -> bool {
         let (function, stack) = (&mut self.function, &mut self.stack);
-        let judged = tasks::judge(task, stack, |name| {
+        function.fill(0);
+        let judged = left.judge(task, stack, &mut |name| {
             for (to, from) in function.iter_mut().zip(name.to_bytes()) {
                 *to = *from;
             }
@@ -110,16 +140,15 @@ impl Blocker {
         true
     }
 
-    /// Finds the thread with the lowest id from `from` on that is not switched, but for exiting
-    /// ones. Returns the id.
-    pub(crate) fn find(&mut self, from: c_int) -> Option<c_int> {
+    /// Finds the thread with the lowest id from `from` on, but for exiting ones. Returns the id.
+    fn find(&mut self, left: &dyn Left, from: c_int) -> Option<c_int> {
         tasklist::find_thread_rcu(from, |task| {
-            !facts::is_exiting(task) && self.look_at(task, Kind::User)
+            !facts::is_exiting(task) && self.look_at(left, task, Kind::User)
         })
     }
 
-    /// Finds the CPU with the lowest number from `from` on whose idle task is not switched.
-    pub(crate) fn find_idle(&mut self, from: u32) -> Option<u32> {
+    /// Finds the idle task of the CPU with the lowest number from `from` on.
+    fn find_idle(&mut self, left: &dyn Left, from: u32) -> Option<u32> {
         let cpus = CpusReadGuard::new();
         let mut found = None;
         tasklist::for_each_idle(|cpu, task| {
@@ -127,7 +156,7 @@ impl Blocker {
             if found.is_none()
                 && number >= from
                 && cpus.is_online(cpu)
-                && self.look_at(task, Kind::Idle)
+                && self.look_at(left, task, Kind::Idle)
             {
                 found = Some(number);
             }
@@ -135,7 +164,7 @@ impl Blocker {
         found
     }
 
-    pub(crate) fn show(&self, out: &SeqFile) {
+    fn show(&self, out: &SeqFile) {
         let kind = match self.kind {
             Kind::User => "user",
             Kind::Kthread => "kthread",
@@ -212,15 +241,110 @@ impl fmt::Display for Word<'_> {
 /// [`ENOMEM`].
 pub(crate) fn example() -> Result<Option<CString>> {
     let mut blocker = KBox::new(Blocker::new(), GFP_KERNEL)?;
-    let mut found = blocker.find(0).is_some();
+    let mut found = blocker.find(&Running, 0).is_some();
     if !found {
-        for_each_exiting(|task| found = found || blocker.look_at(task, Kind::Exiting));
+        for_each_exiting(|task| found = found || blocker.look_at(&Running, task, Kind::Exiting));
     }
     if !found {
-        found = blocker.find_idle(0).is_some();
+        found = blocker.find_idle(&Running, 0).is_some();
     }
     Ok(match found {
         true => Some(CString::try_from_fmt(fmt!("{}", *blocker))?),
         false => None,
     })
+}
+
+/// How many exiting tasks a walk shows: they are on no list in which one could go on.
+const MAX_EXITING: usize = 128;
+
+/// Where exiting tasks come in a walk: behind all ids.
+const EXITING: i64 = 1 << 32;
+/// Where idle tasks come.
+const IDLE: i64 = 2 << 32;
+
+/// A walk over tasks that are in the way, one by one. Nothing is held from one to the next.
+pub(crate) struct Walk {
+    blocker: Blocker,
+    exiting: KVec<ARef<Task>>,
+    more: usize,
+    /// Whether what is to be shown is that there are more.
+    at_more: bool,
+}
+
+impl Walk {
+    pub(crate) fn new() -> Self {
+        Self {
+            blocker: Blocker::new(),
+            exiting: KVec::new(),
+            more: 0,
+            at_more: false,
+        }
+    }
+
+    /// Goes to the first record at `pos`, which is positive, or behind it, and returns where it is.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
+    pub(crate) fn seek(&mut self, left: &dyn Left, pos: i64) -> Result<Option<i64>> {
+        self.at_more = false;
+        if pos < EXITING {
+            let tid = c_int::try_from(pos).ok();
+            if let Some(tid) = tid.and_then(|from| self.blocker.find(left, from)) {
+                return Ok(Some(tid.into()));
+            }
+        }
+        if pos < IDLE {
+            let from = pos.saturating_sub(EXITING).max(0);
+            if let Some(index) = self.find_exiting(left, from)? {
+                return Ok(Some(index.saturating_add(EXITING)));
+            }
+        }
+        let from = u32::try_from(pos.saturating_sub(IDLE).max(0)).ok();
+        let found = from.and_then(|from| self.blocker.find_idle(left, from));
+        Ok(found.map(|cpu| i64::from(cpu).saturating_add(IDLE)))
+    }
+
+    /// Takes down who is exiting.
+    fn list_exiting(&mut self, left: &dyn Left) -> Result {
+        self.exiting = KVec::with_capacity(MAX_EXITING, GFP_KERNEL)?;
+        self.more = 0;
+        for_each_exiting(|task| {
+            if self.blocker.look_at(left, task, Kind::Exiting)
+                && self.exiting.push_within_capacity(ARef::from(task)).is_err()
+            {
+                self.more = self.more.saturating_add(1);
+            }
+        });
+        Ok(())
+    }
+
+    /// Goes to an exiting task with the number `from` or a higher one.
+    fn find_exiting(&mut self, left: &dyn Left, from: i64) -> Result<Option<i64>> {
+        if from == 0 {
+            self.list_exiting(left)?;
+        }
+        let Ok(from) = usize::try_from(from) else {
+            return Ok(None);
+        };
+        for (index, task) in self.exiting.iter().enumerate().skip(from) {
+            if self.blocker.look_at(left, task, Kind::Exiting) {
+                return Ok(i64::try_from(index).ok());
+            }
+        }
+        if self.more == 0 || from > self.exiting.len() {
+            return Ok(None);
+        }
+        self.at_more = true;
+        Ok(i64::try_from(self.exiting.len()).ok())
+    }
+
+    /// Shows the record that [`Self::seek`] has gone to.
+    pub(crate) fn show(&self, out: &SeqFile) {
+        if self.at_more {
+            seq_print!(out, "exiting tasks that are not shown: {}\n", self.more);
+        } else {
+            self.blocker.show(out);
+        }
+    }
 }

@@ -18,6 +18,7 @@ use crate::{
         LockedBy, //
     },
     patch::Patch,
+    preflight,
     progress,
     registry::{
         self,
@@ -71,6 +72,8 @@ struct Resources {
     states: Option<Pin<KBox<debugfs::File<state::View>>>>,
     /// Likewise.
     blockers: Option<Pin<KBox<debugfs::File<blockers::View>>>>,
+    /// Likewise.
+    preflight: Option<Pin<KBox<debugfs::File<preflight::View>>>>,
     /// Patches are freed here: the request may come from the patch's own file in sysfs, whose
     /// removal waits for the request to end.
     queue: OwnedQueue,
@@ -84,6 +87,7 @@ pub(crate) fn init() -> Result {
         queue: OwnedQueue::new_percpu(c"livepatch")?,
         states: None,
         blockers: None,
+        preflight: None,
         root: Root::new(&KERNEL, c"livepatch", RootDir)?,
     };
     *RESOURCES.borrow_mut(&mut lock::lock()) = Some(resources);
@@ -96,10 +100,13 @@ pub(crate) fn show() -> Result {
     // The file keeps the directory.
     let dir = debugfs::Dir::<crate::LocalModule>::new(c"livepatch");
     let states = KBox::pin_init(dir.read_only_file(c"states", state::View), GFP_KERNEL)?;
-    let blockers = KBox::pin_init(dir.records_file(c"blockers", blockers::View), GFP_KERNEL)?;
+    let blockers = KBox::pin_init(dir.records_file(c"transition", blockers::View), GFP_KERNEL)?;
+    let preflight = dir.writable_records_file(c"preflight", preflight::View);
+    let preflight = KBox::pin_init(preflight, GFP_KERNEL)?;
     if let Some(resources) = RESOURCES.borrow_mut(&mut lock::lock()) {
         resources.states = Some(states);
         resources.blockers = Some(blockers);
+        resources.preflight = Some(preflight);
     }
     Ok(())
 }
@@ -116,11 +123,13 @@ pub(crate) fn exit() {
         root,
         states,
         blockers,
+        preflight,
         queue,
     }) = resources
     {
         // Waits for those who read them, who take the mutex.
-        drop((states, blockers));
+        drop((states, blockers, preflight));
+        preflight::exit(&mut lock::lock());
         // Patches that are being freed still need the mutex, and their directories the root.
         drop(queue);
         drop(root);

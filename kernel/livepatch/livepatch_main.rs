@@ -22,7 +22,7 @@
 //!   ones ([`stack_check`]).
 //!
 //! [`watch`] tells what becomes of a transition, and [`blockers`] shows which tasks keep it from
-//! ending, and why.
+//! ending, and why; [`preflight`] shows which would.
 //!
 //! [`modules`] does the same for modules that are loaded later. [`shadow`] is the store of shadow
 //! variables; [`lock`] is what protects all but those. [`resident`] is what is shared with C, and
@@ -35,7 +35,7 @@
 //!
 //!     12  abi
 //!     11  control modules
-//!     10  blockers
+//!     10  blockers preflight
 //!      9  transition
 //!      8  replace state watch
 //!      7  blocker registry stack
@@ -67,6 +67,7 @@ mod modules;
 mod object;
 mod ops_group;
 mod patch;
+mod preflight;
 mod progress;
 mod raw;
 mod registry;

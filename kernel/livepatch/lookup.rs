@@ -36,6 +36,17 @@ pub(crate) struct Extent {
 ///
 /// May sleep; takes the module mutex.
 pub(crate) fn find_symbol(object: Option<&CStr>, name: &CStr, position: usize) -> Result<usize> {
+    report(&search(object, name, position), object)
+}
+
+/// Returns start and size of the function, as [`find_symbol`] finds it, without a message.
+///
+/// May sleep; takes the module mutex.
+pub(crate) fn find_extent(object: Option<&CStr>, name: &CStr, position: usize) -> Option<Extent> {
+    extent(search(object, name, position).result().ok()?).ok()
+}
+
+fn search<'a>(object: Option<&CStr>, name: &'a CStr, position: usize) -> Search<'a> {
     let mut search = Search::new(name.to_bytes(), position);
     let mut matched = |addr| {
         search.matched(addr);
@@ -55,7 +66,7 @@ pub(crate) fn find_symbol(object: Option<&CStr>, name: &CStr, position: usize) -
         }),
         None => kallsyms::for_each_match(name, matched),
     }
-    report(&search, object)
+    search
 }
 
 /// Returns what was found, or prints why nothing was.

@@ -214,8 +214,8 @@ impl Patch {
         let [first, second] = variables;
         // A module that is about to be freed may have left sysfs.
         if let (Some(module), false) = (self.module.borrow(locked), self.is_withdrawn(locked)) {
-            // SAFETY: The module has called `klp_enable_patch()`, so that it is in its init function
-            // or behind it. It is held, and so not gone.
+            // SAFETY: The module has called `klp_enable_patch()`, so that it is in its init
+            // function or behind it. It is held, and so not gone.
             unsafe { module.change_event([&self.variable, first, second]) };
         }
     }

@@ -6,7 +6,7 @@
 //! levels are
 //!
 //!     2  placement
-//!     1  dispatch owners ranges sets symbol symtab
+//!     1  dispatch owners ranges sets symbol symtab wanted
 
 pub(crate) mod dispatch;
 pub(crate) mod owners;
@@ -15,3 +15,4 @@ pub(crate) mod ranges;
 pub(crate) mod sets;
 pub(crate) mod symbol;
 pub(crate) mod symtab;
+pub(crate) mod wanted;

@@ -302,6 +302,28 @@ fn remove_funcs<'a>(
     }
 }
 
+/// Calls `f` with the code that tasks may be running of the function at `ip`, whose original code
+/// is `old`, as far as they run what is in effect.
+pub(crate) fn for_each_running(
+    locked: &KlpLocked,
+    ip: usize,
+    old: Extent,
+    mut f: impl FnMut(Extent),
+) {
+    GROUPS.with(locked, |groups| {
+        let hooked = find(groups, locked, ip);
+        let top = hooked.and_then(|stack| stack.hook.top.get(locked).get(locked));
+        let Some(top) = top else { return f(old) };
+        top.code(locked).map(&mut f);
+        if top.transition.get(locked) {
+            match top.previous(locked) {
+                Some(previous) => previous.code(locked).map_or((), f),
+                None => f(old),
+            }
+        }
+    });
+}
+
 /// Takes the functions of `object` off their func stacks, or only its nops.
 ///
 /// They stay hooked, without effect, until [`unhook_unused`]. Callers may still be on their way

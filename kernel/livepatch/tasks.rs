@@ -185,7 +185,7 @@ pub(crate) fn clear_target() {
 }
 
 /// Returns the function, of those that `ranges` are of, that one of the addresses is in.
-fn find(ranges: &[Range<Name>], addresses: &[usize]) -> Option<Name> {
+fn find<T: Copy>(ranges: &[Range<T>], addresses: &[usize]) -> Option<T> {
     let mut found = addresses.iter().map(|&addr| ranges::find(ranges, addr));
     found.find_map(|range| Some(range?.tag))
 }
@@ -208,42 +208,75 @@ pub(crate) enum Verdict {
 /// The length of the longest stack that is checked.
 pub(crate) const MAX_STACK: usize = bindings::KLP_MAX_STACK_ENTRIES as usize;
 
-/// Looks at `task` as [`try_switch`] does, but does not switch it. Saves in `stack` what was judged,
-/// and returns how much that is. Calls `name` with the function that the task cannot leave.
+/// Looks at `task` as [`try_switch`] does, but does not switch it. Saves in `stack` what was
+/// judged, and returns how much that is. Calls `name` with the function that the task cannot leave.
 ///
 /// Returns [`None`] if the task is switched already, or no transition runs. `name` is called with
 /// interrupts off and must not sleep.
 pub(crate) fn judge(
     task: &Task,
     stack: &mut [usize],
-    mut name: impl FnMut(&CStr),
+    name: &mut dyn FnMut(&CStr),
 ) -> Option<(Verdict, usize)> {
+    let is_left = |task: &Task| {
+        let target = target_state().load(Relaxed);
+        target != IDLE && task.patch_state() != target
+    };
+    // Most are switched, and need not be kept from running.
+    if !is_left(task) {
+        return None;
+    }
     let mut judged = None;
     task.call_pinned(|task| {
         // SAFETY: Interrupts are off, and with them preemption.
-        let left = unsafe { StackCheck::published() };
-        let target = target_state().load(Relaxed);
-        let Some(left) = left.filter(|_| target != IDLE && task.patch_state() != target) else {
-            return 0;
-        };
-        judged = Some(if !stacktrace::RELIABLE {
-            (Verdict::Unknown, 0)
-        } else if task.is_running() {
-            (Verdict::Running, 0)
-        } else {
-            let (depth, reliable) = stacktrace::save_checked(task, stack);
-            match find(left, stack.get(..depth).unwrap_or_default()) {
-                _ if !reliable => (Verdict::Unreliable, depth),
-                Some(function) => {
-                    name(&function);
-                    (Verdict::Function, depth)
-                }
-                None => (Verdict::Ready, depth),
+        let ranges = unsafe { StackCheck::published() };
+        if let Some(ranges) = ranges.filter(|_| is_left(task)) {
+            let (verdict, depth, function) = judge_pinned(task, stack, ranges);
+            if let Some(function) = function {
+                name(&function);
             }
-        });
+            judged = Some((verdict, depth));
+        }
         0
     });
     judged
+}
+
+/// Looks at `task` as [`judge`] does, as if a transition left the functions at `ranges`. Returns
+/// the verdict, how much is in `stack`, and which function it is.
+pub(crate) fn judge_by<T: Copy>(
+    task: &Task,
+    stack: &mut [usize],
+    ranges: &[Range<T>],
+) -> (Verdict, usize, Option<T>) {
+    let mut judged = (Verdict::Unknown, 0, None);
+    task.call_pinned(|task| {
+        judged = judge_pinned(task, stack, ranges);
+        0
+    });
+    judged
+}
+
+/// Looks at `task`, which is kept from running.
+fn judge_pinned<T: Copy>(
+    task: &Task,
+    stack: &mut [usize],
+    ranges: &[Range<T>],
+) -> (Verdict, usize, Option<T>) {
+    if !stacktrace::RELIABLE {
+        return (Verdict::Unknown, 0, None);
+    }
+    if task.is_running() {
+        return (Verdict::Running, 0, None);
+    }
+    let (depth, reliable) = stacktrace::save_checked(task, stack);
+    if !reliable {
+        return (Verdict::Unreliable, depth, None);
+    }
+    match find(ranges, stack.get(..depth).unwrap_or_default()) {
+        None => (Verdict::Ready, depth, None),
+        function => (Verdict::Function, depth, function),
+    }
 }
 
 /// Returns how many tasks are not switched yet.

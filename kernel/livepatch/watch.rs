@@ -61,19 +61,18 @@ pub(crate) fn check_stall(locked: &KlpLocked, patch: &Patch, target: Target) {
     WARN_AT_MS.store(limit.saturating_mul(2), Relaxed);
     let seconds = age.checked_div(1000).unwrap_or(0);
     let count = tasks::pending();
+    let tasks = match count {
+        1 => "task",
+        _ => "tasks",
+    };
+    let name = &*patch.name;
     match blocker::example() {
         Ok(Some(example)) => pr_notice!(
-            "'{}': transition has stalled for {} s: {} tasks left, e.g. {}\n",
-            &*patch.name,
-            seconds,
-            count,
+            "'{name}': transition has stalled for {seconds} s: {count} {tasks} left, e.g. {}\n",
             &*example
         ),
         _ => pr_notice!(
-            "'{}': transition has stalled for {} s: {} tasks left\n",
-            &*patch.name,
-            seconds,
-            count
+            "'{name}': transition has stalled for {seconds} s: {count} {tasks} left\n"
         ),
     }
     tell(locked, patch, target, Stage::Stalled);

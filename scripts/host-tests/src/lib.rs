@@ -19,6 +19,7 @@ mod rules {
     pub(crate) mod sets;
     pub(crate) mod symbol;
     pub(crate) mod symtab;
+    pub(crate) mod wanted;
 }
 mod sort;
 mod system;

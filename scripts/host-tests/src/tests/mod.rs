@@ -10,6 +10,7 @@ mod scan;
 mod sets;
 mod symbol;
 mod symtab;
+mod wanted;
 
 use proptest::test_runner::Config;
 

@@ -2,14 +2,18 @@
 /*
  * Keeps tasks in functions, in all the ways in which a task can block a
  * transition. What is written to the parameter "enter" says in which the writer
- * is kept: "sleep", "deep" (with more on its stack than is checked), "run", or
- * "vcpu" (it runs until it is told to leave the kernel, as a virtual CPU does,
- * and goes back there). With the parameter "kthread" a kernel thread sleeps, too.
- * They stay until the parameter "hold" is cleared.
+ * is kept: "sleep", "deep" (with more on its stack than is checked), "run", "vcpu"
+ * (it runs until it is told to leave the kernel, as a virtual CPU does, and goes
+ * back there), or a number: it sleeps in those of eight functions whose bits are
+ * set. With the parameter "kthread" a kernel thread sleeps, too. They stay until
+ * the parameter "hold" is cleared.
  */
 
+#include <linux/array_size.h>
+#include <linux/bitops.h>
 #include <linux/compiler.h>
 #include <linux/err.h>
+#include <linux/kstrtox.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
@@ -74,6 +78,46 @@ static noinline int test_klp_block_deep(int depth)
 	return ret;
 }
 
+static int wait_in(unsigned int functions);
+
+#define FUNCTION(n)							\
+static noinline int test_klp_block_##n(unsigned int functions)		\
+{									\
+	int ret = wait_in(functions & ~BIT(n));				\
+									\
+	OPTIMIZER_HIDE_VAR(ret);					\
+	return ret;							\
+}
+
+FUNCTION(0)
+FUNCTION(1)
+FUNCTION(2)
+FUNCTION(3)
+FUNCTION(4)
+FUNCTION(5)
+FUNCTION(6)
+FUNCTION(7)
+
+static int (*const functions[])(unsigned int functions) = {
+	test_klp_block_0, test_klp_block_1, test_klp_block_2, test_klp_block_3,
+	test_klp_block_4, test_klp_block_5, test_klp_block_6, test_klp_block_7,
+};
+
+static int wait_in(unsigned int which)
+{
+	int ret = 0;
+
+	if (which) {
+		ret = functions[__ffs(which)](which);
+	} else {
+		atomic_inc(&inside);
+		wait_event(held, !READ_ONCE(hold));
+		atomic_dec(&inside);
+	}
+	OPTIMIZER_HIDE_VAR(ret);
+	return ret;
+}
+
 static noinline int test_klp_block_run(void)
 {
 	atomic_inc(&inside);
@@ -106,6 +150,7 @@ static noinline int test_klp_block_vcpu(void)
 static int set_enter(const char *val, const struct kernel_param *kp)
 {
 	/* The lock of the parameters would keep "hold" from being written. */
+	unsigned int which;
 	int ret = -EINVAL;
 
 	kernel_param_unlock(THIS_MODULE);
@@ -117,13 +162,15 @@ static int set_enter(const char *val, const struct kernel_param *kp)
 		ret = test_klp_block_run();
 	else if (sysfs_streq(val, "vcpu"))
 		ret = test_klp_block_vcpu();
+	else if (!kstrtouint(val, 0, &which) && which < BIT(ARRAY_SIZE(functions)))
+		ret = wait_in(which);
 	kernel_param_lock(THIS_MODULE);
 	return ret;
 }
 
 static const struct kernel_param_ops enter_ops = { .set = set_enter };
 module_param_cb(enter, &enter_ops, NULL, 0200);
-MODULE_PARM_DESC(enter, "Be kept: sleep, deep, run or vcpu");
+MODULE_PARM_DESC(enter, "Be kept: sleep, deep, run, vcpu or a number");
 
 static struct task_struct *thread;
 
