@@ -88,6 +88,11 @@ def section(boot, n=10000):
     return largest(boot.get("watch." + what, where, i) for what in ("enable", "disable") for i in (0, 1))
 
 
+def reading(boot):
+    return largest(boot.get("watch.read", "what=%s,N=10000" % what, i) for what in ("transition", "preflight")
+                   for i in (0, 1))
+
+
 def memory(boot, name="memory"):
     """What each of 999 functions more costs; the livepatch's own memory is not in it."""
     grown = []
@@ -118,8 +123,10 @@ ROWS = (
     ("pass.task1", "  the same, F=1", "insns", lambda b: per_task(b, 1)),
     ("pass.ratio", "  F=1000 over F=1", "", ratio),
     ("smp.enable", "idle, 2 CPUs, F=1: enable, slowest of 5", "time", lambda b: largest(b.sweep("smp.enable", "run").values())),
+    ("smp.vcpu", "  enable beside a virtual CPU's loop", "time", lambda b: b.get("smp.vcpu")),
     ("section.longest", "longest section, F=1000, N=10000", "insns", section),
     ("section.1000", "  the same, N=1000", "insns", lambda b: section(b, 1000)),
+    ("section.read", "  read who blocks, or would, N=10000", "insns", reading),
     ("shadow.get", "shadow get, 1 M live", "insns", lambda b: (lambda v: v and v / 1000)(b.get("shadow.get", "live=1000000"))),
     ("shadow.free-section", "shadow free of 100,000: longest irq-off", "insns", lambda b: b.get("shadow.free-all-watched", "live=100000")),
     ("exit.pair", "exit of a task, more than without livepatch", "insns", lambda b: (lambda v: v and v / 1000)(b.get("exit.pair"))),

@@ -11,6 +11,7 @@
 LISTENER=
 UEVENT_HELPER=/sys/kernel/uevent_helper
 LP=test_klp_rust_block_lp
+STATE=test_klp_rust_initfail
 
 need_rust_core
 [[ -x "$WATCH" ]] || skip "no $WATCH"
@@ -56,7 +57,8 @@ function listen_to_events() {
 	cat > "$OUT.helper" <<- EOF
 		#!/bin/bash
 		[[ -z "\$KLP_PATCH" ]] ||
-			echo "\$SEQNUM \$ACTION@\$DEVPATH \$KLP_PATCH \$KLP_TARGET \$KLP_TRANSITION" >> "$OUT"
+			echo "\$SEQNUM \$ACTION@\$DEVPATH \$KLP_PATCH \$KLP_TARGET" \
+				"\$KLP_TRANSITION" >> "$OUT"
 	EOF
 	chmod +x "$OUT.helper"
 	echo "0 ready" > "$OUT"
@@ -223,6 +225,44 @@ else
 fi
 
 
+# - a line in the log after a minute, with one of those who are left
+
+start_test "a transition that stalls"
+
+load_mod $BLOCK
+hold_task sleep
+begin_trace
+load_lp_nowait $LP
+for ((i = 0; i < 75; i++)); do
+	! dmesg | tail -n 3 | grep -q "has stalled for" || break
+	sleep 1
+done
+end_trace
+traced klp_transition |
+	grep -q "^patch=$LP target=patched stage=stalled age_ms=6[0-9][0-9][0-9][0-9]$" ||
+	fail_test "not traced: $(traced klp_transition)"
+# Pokes come in between, or just behind.
+told=$(dmesg | tac | sed '/===== TEST/q' | tac |
+	grep -o -e "livepatch: signaling remaining tasks$" \
+		-e "livepatch: '$LP': transition has stalled .*")
+example="klp-sleep:${HELD[0]} sleeping on function test_klp_block_sleep"
+grep -q "' has stalled for 6[0-9] s: 1 task left, e.g. $example$" <<< "${told//: transition}" ||
+	fail_test "told: $told"
+let_go
+complete $LP
+disable_lp $LP
+unload_lp $LP
+unload_mod $BLOCK
+
+check_result "% insmod test_modules/$BLOCK.ko
+% insmod test_modules/$LP.ko
+$(expect_enabled $LP | head -n 3)
+$told
+$(expect_enabled $LP | tail -n 2)
+$(expect_disabled $LP)
+% rmmod $BLOCK"
+
+
 # - the tracepoints have the right fields
 # - each thread is switched once
 
@@ -257,6 +297,11 @@ traced klp_task_switch | grep -qx "comm=klp-sleep pid=[0-9]* target=patched by=[
 	fail_test "klp-sleep was not switched: $(traced klp_task_switch)"
 traced klp_task_switch | grep -q "comm=swapper/1 pid=0 target=patched" ||
 	fail_test "no idle task: $(traced klp_task_switch)"
+for function in sleep run; do
+	func="object=$BLOCK function=test_klp_block_$function"
+	traced klp_func | grep -qx "$func code=livepatch_block.* action=push" ||
+		fail_test "not pushed: $(traced klp_func)"
+done
 echo > "$SYSFS_TRACING_DIR/trace"
 disable_lp $LP
 unload_lp $LP
@@ -268,5 +313,101 @@ check_result "% insmod test_modules/$BLOCK.ko
 $(expect_enabled $LP)
 $(expect_disabled $LP)
 % rmmod $BLOCK"
+
+
+# - who switches tasks: each thread is in one event for each transition, those that
+#   are forked meanwhile included
+
+start_test "tracepoints of tasks that are forked"
+
+load_mod $BLOCK
+hold_task sleep
+begin_trace
+load_lp_nowait $LP
+settled 1
+sleep 1000 &
+HELD+=($!)
+let_go_of=${HELD[1]}
+traced klp_task_switch | grep -q "pid=$let_go_of target=patched by=fork$" ||
+	fail_test "$let_go_of was forked: $(traced klp_task_switch)"
+kill $let_go_of
+let_go
+complete $LP
+end_trace
+switched=$(traced klp_task_switch |
+	sed -n 's/.* pid=\([1-9][0-9]*\) target=patched by=.*/\1/p' | sort)
+[[ -z "$(uniq -d <<< "$switched")" ]] || fail_test "switched twice: $(uniq -d <<< "$switched")"
+cpus=$(traced klp_task_switch | grep -c ' pid=0 target=patched by=[a-z]*$')
+((cpus == $(nproc --all))) || fail_test "$cpus idle tasks were switched"
+echo > "$SYSFS_TRACING_DIR/trace"
+disable_lp $LP
+unload_lp $LP
+unload_mod $BLOCK
+
+check_result "% insmod test_modules/$BLOCK.ko
+% insmod test_modules/$LP.ko
+$(expect_enabled $LP)
+$(expect_disabled $LP)
+% rmmod $BLOCK"
+
+
+# - callbacks, functions that come and go with a module, and shadow variables
+
+start_test "tracepoints of callbacks, functions and shadow variables"
+
+# steps(name...) - print what is traced of callbacks of these names
+function steps() {
+	local name of
+
+	for name in "$@"; do
+		of="object=vmlinux id=0"
+		[[ "$name" != state_* ]] || of="object= id=9000"
+		echo "name=${name#state_} $of code=$name action=begin ret=0"
+		echo "name=${name#state_} $of code=$name action=end ret=0"
+	done
+}
+
+# check_traced(event, line...) - fail unless just these events were traced
+function check_traced() {
+	local now expected
+
+	now=$(traced "$1" | sed "s/ \[$STATE\]//")
+	expected=$(printf '%s\n' "${@:2}")
+	[[ "$now" == "$expected" ]] || fail_test "$1 should be:\n$expected\nis:\n$now"
+}
+
+func="object=vmlinux function=cmdline_proc_show code=livepatch_cmdline_proc_show"
+begin_trace
+load_lp $STATE shadow=1
+disable_lp $STATE
+end_trace
+check_traced klp_callback "$(steps state_pre_patch pre_patch state_post_patch post_patch \
+	pre_unpatch state_pre_unpatch post_unpatch state_post_unpatch)"
+check_traced klp_func "$func action=push" "$func action=pop"
+check_traced klp_shadow "id=9000 event=opened count=0" "id=9000 event=closed count=1" \
+	"id=9000 event=collected count=1"
+unload_lp $STATE
+
+check_result "% insmod test_modules/$STATE.ko shadow=1
+livepatch: enabling patch '$STATE'
+livepatch: '$STATE': initializing patching transition
+$STATE: state_pre_patch
+$STATE: pre_patch
+livepatch: '$STATE': starting patching transition
+livepatch: '$STATE': completing patching transition
+$STATE: state_post_patch
+$STATE: post_patch
+livepatch: '$STATE': patching complete
+% echo 0 > $SYSFS_KLP_DIR/$STATE/enabled
+livepatch: '$STATE': initializing unpatching transition
+$STATE: pre_unpatch
+$STATE: state_pre_unpatch
+livepatch: '$STATE': starting unpatching transition
+livepatch: '$STATE': completing unpatching transition
+$STATE: post_unpatch
+$STATE: state_post_unpatch
+$STATE: dtor
+livepatch: '$STATE': unpatching complete
+% rmmod $STATE"
 
 exit 0
