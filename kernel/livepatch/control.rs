@@ -17,6 +17,7 @@ use crate::{
         LockedBy, //
     },
     patch::Patch,
+    patch_id::PatchId,
     registry::{
         self,
         patches, //
@@ -253,7 +254,7 @@ fn disable(locked: &mut KlpLocked, patch: &Arc<Patch>) -> Result {
 /// for one with a state that cannot be removed; [`EBUSY`] when another patch is in transition, and
 /// for a patch that is undone anyway. Never for want of memory: what disabling and turning round
 /// need was set aside with the patch.
-pub(crate) fn set_enabled(locked: &mut KlpLocked, id: usize, enabled: bool) -> Result {
+pub(crate) fn set_enabled(locked: &mut KlpLocked, id: PatchId, enabled: bool) -> Result {
     let patch = registry::find(locked, id).ok_or(EINVAL)?;
     if patch.is_withdrawn(locked) {
         return Err(EBUSY);
@@ -329,8 +330,8 @@ fn reverse(locked: &KlpLocked) -> Result {
 /// # Errors
 ///
 /// [`EINVAL`] when the patch is not in transition.
-pub(crate) fn force(locked: &mut KlpLocked, id: usize) -> Result {
-    if transition::current_id() != id {
+pub(crate) fn force(locked: &mut KlpLocked, id: PatchId) -> Result {
+    if transition::current_id() != Some(id) {
         return Err(EINVAL);
     }
     transition::running(locked).ok_or(EINVAL)?.force(locked);
@@ -352,7 +353,7 @@ pub(crate) fn free_async(locked: &mut KlpLocked, patch: &Arc<Patch>) {
 static REQUESTS: Requests = Requests {
     set_enabled: |id, enabled| set_enabled(&mut lock::lock(), id, enabled),
     force: |id| force(&mut lock::lock(), id),
-    is_in_transition: |id| transition::current_id() == id,
+    is_in_transition: |id| transition::current_id() == Some(id),
     stack_order: |id| registry::stack_order(&lock::lock(), id),
 };
 

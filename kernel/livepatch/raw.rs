@@ -14,7 +14,8 @@ use crate::{
         KlpLocked,
         LockedCell, //
     },
-    lookup::Extent, //
+    lookup::Extent,
+    patch_id::PatchId, //
 };
 use core::{
     ops::Deref,
@@ -108,9 +109,9 @@ impl RawPatch {
         self.patch.as_ptr()
     }
 
-    /// A number that no other patch has, as long as this one exists.
-    pub(crate) fn id(&self) -> usize {
-        self.patch.as_ptr().addr()
+    /// What tells the patch from others.
+    pub(crate) fn id(&self) -> PatchId {
+        PatchId::of(self.patch)
     }
 
     /// Whether the module may be called, and its descriptor be written to.
