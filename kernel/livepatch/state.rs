@@ -415,9 +415,6 @@ impl debugfs::Writer for View {
 fn write_line(f: &mut fmt::Formatter<'_>, locked: &KlpLocked, id: usize) -> fmt::Result {
     let table = Owners(locked);
     let is_owner = |claim: &Claim<Source>| claim.id == id && claim.is_held();
-    let any = |test: fn(&Claim<Source>) -> bool| {
-        u8::from(table.any(|claim| is_owner(claim) && test(claim)))
-    };
     write!(f, "id={id} name=")?;
     let named = table.newest(|claim| is_owner(claim) && claim.data.name.is_some());
     match named.and_then(|claim| claim.data.name.as_ref()) {
@@ -437,14 +434,21 @@ fn write_line(f: &mut fmt::Formatter<'_>, locked: &KlpLocked, id: usize) -> fmt:
             }
         }
     }
+    let (mut managed, mut shadow, mut block_disable) = (false, false, false);
+    table.for_each(&mut |claim| {
+        if is_owner(claim) {
+            managed |= claim.is_managed() || !claim.is_state();
+            shadow |= claim.is_shadow();
+            let contract = claim.contract();
+            block_disable |= contract.is_some_and(|contract| contract.block_disable);
+        }
+    });
     writeln!(
         f,
         " managed={} shadow={} block_disable={} live={}",
-        any(|claim| claim.is_managed() || !claim.is_state()),
-        any(|claim| claim.is_shadow()),
-        any(|claim| claim
-            .contract()
-            .is_some_and(|contract| contract.block_disable)),
+        u8::from(managed),
+        u8::from(shadow),
+        u8::from(block_disable),
         shadow::live(id)
     )
 }
