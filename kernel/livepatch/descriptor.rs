@@ -156,6 +156,7 @@ impl Source {
         self.call(locked, self.callbacks.post_unpatch);
     }
 
+    #[inline(never)]
     fn call(&self, locked: &KlpLocked, callback: StateCallback) {
         if let (Some(callback), Some(patch)) = (callback, self.patch.get(locked)) {
             // SAFETY: As in `pre_patch()`.

@@ -53,6 +53,7 @@ unsafe impl Sync for Name {}
 impl Deref for Name {
     type Target = CStr;
 
+    #[inline(never)]
     fn deref(&self) -> &CStr {
         // SAFETY: By the type invariant.
         unsafe { CStr::from_char_ptr(self.0.as_ptr()) }

@@ -61,6 +61,7 @@ pub(crate) fn remove(locked: &mut KlpLocked, patch: &Arc<Patch>) {
 }
 
 /// Says that livepatch `name` cannot be enabled next to those that are. Returns [`EINVAL`].
+#[inline(never)]
 pub(crate) fn incompatible(name: &CStr) -> Error {
     pr_err!(
         "Livepatch patch ({}) is not compatible with the already installed livepatches.\n",

@@ -213,6 +213,7 @@ pub(crate) fn disown_shadow_types(locked: &KlpLocked, patch: &Patch, object: &Ob
 }
 
 /// Frees the shadow variables that the core manages of what is in a module that goes away.
+#[inline(never)]
 pub(crate) fn forget_module(locked: &KlpLocked, module: &Module) {
     let table = Owners(locked);
     table.for_each(&mut |claim| {
