@@ -18,6 +18,7 @@ use crate::{
         LockedBy, //
     },
     patch::Patch,
+    patch_id::PatchId,
     preflight,
     progress,
     registry::{
@@ -273,7 +274,7 @@ fn disable(locked: &mut KlpLocked, patch: &Arc<Patch>) -> Result {
 /// for one with a state that cannot be removed; [`EBUSY`] when another patch is in transition, and
 /// for a patch that is undone anyway. Never for want of memory: what disabling and turning round
 /// need was set aside with the patch.
-pub(crate) fn set_enabled(locked: &mut KlpLocked, id: usize, enabled: bool) -> Result {
+pub(crate) fn set_enabled(locked: &mut KlpLocked, id: PatchId, enabled: bool) -> Result {
     let patch = registry::find(locked, id).ok_or(EINVAL)?;
     if patch.is_withdrawn(locked) {
         return Err(EBUSY);
@@ -349,8 +350,8 @@ fn reverse(locked: &KlpLocked) -> Result {
 /// # Errors
 ///
 /// [`EINVAL`] when the patch is not in transition.
-pub(crate) fn force(locked: &mut KlpLocked, id: usize) -> Result {
-    if transition::current_id() != id {
+pub(crate) fn force(locked: &mut KlpLocked, id: PatchId) -> Result {
+    if transition::current_id() != Some(id) {
         return Err(EINVAL);
     }
     transition::running(locked).ok_or(EINVAL)?.force(locked);
@@ -372,7 +373,7 @@ pub(crate) fn free_async(locked: &mut KlpLocked, patch: &Arc<Patch>) {
 static REQUESTS: Requests = Requests {
     set_enabled: |id, enabled| set_enabled(&mut lock::lock(), id, enabled),
     force: |id| force(&mut lock::lock(), id),
-    is_in_transition: |id| transition::current_id() == id,
+    is_in_transition: |id| transition::current_id() == Some(id),
     stack_order: |id| registry::stack_order(&lock::lock(), id),
     pending: |id| in_transition(id, tasks::pending),
     attempts: |id| in_transition(id, progress::attempts),
@@ -381,8 +382,8 @@ static REQUESTS: Requests = Requests {
 
 /// Returns what `f` does if a patch is in transition, meanwhile too, else 0. Nobody waits for the
 /// mutex, which a transition holds for as long as it takes to look at all tasks.
-fn in_transition<R: Default>(id: usize, f: impl FnOnce() -> R) -> R {
-    let is_current = || transition::current_id() == id;
+fn in_transition<R: Default>(id: PatchId, f: impl FnOnce() -> R) -> R {
+    let is_current = || transition::current_id() == Some(id);
     let value = is_current().then(f);
     value.filter(|_| is_current()).unwrap_or_default()
 }

@@ -164,6 +164,7 @@ impl Source {
         self.call(c"post_unpatch", self.callbacks.post_unpatch, locked, id);
     }
 
+    #[inline(never)]
     fn call(&self, name: &CStr, callback: StateCallback, locked: &KlpLocked, id: usize) {
         if let (Some(callback), Some(patch)) = (callback, self.patch.get(locked)) {
             trace::callback(name, Of::State(id), callback as usize, || {

@@ -160,6 +160,7 @@ impl FuncStack<'_> {
     }
 
     /// Tells the handler what the stack comes to.
+    #[inline(never)]
     pub(crate) fn update(&self, locked: &KlpLocked) {
         let original = self.hook.ip.wrapping_add(ftrace::MCOUNT_INSN_SIZE);
         let func = |version: Option<&FuncVersion>| match version.map(|version| version.runs) {

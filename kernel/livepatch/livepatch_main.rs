@@ -13,7 +13,7 @@
 //!   [`lookup`] finds, and for which [`reloc`] applies relocations; [`raw`] is what the livepatch
 //!   can read of that;
 //! - [`registry`] is the list of livepatches, [`replace`] says which of them go or are in the way,
-//!   and [`sysfs`] shows them;
+//!   and [`sysfs`] shows them, which knows them by their [ids](patch_id);
 //! - [`state`] introduces and removes what livepatches change besides code;
 //! - [`stack`] puts the functions of a livepatch on their [func stacks](func_stack), and makes
 //!   ftrace call the handler for them, by an [`ops_group`] for many. The handler is a crate of its
@@ -44,7 +44,7 @@
 //!      4  descriptor func_stack
 //!      3  held raw reloc shadow sysfs
 //!      2  lock lookup set_spec
-//!      1  progress resident rules synchronize
+//!      1  patch_id progress resident rules synchronize
 //!
 //! Replaces the C core's `klp_init()`.
 
@@ -67,6 +67,7 @@ mod modules;
 mod object;
 mod ops_group;
 mod patch;
+mod patch_id;
 mod preflight;
 mod progress;
 mod raw;

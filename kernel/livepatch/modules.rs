@@ -74,15 +74,19 @@ fn apply(locked: &KlpLocked, patch: &Patch, object: &Object, module: &Module) ->
     result
 }
 
+/// Says that `patch` does not come to a module that is being loaded.
+#[inline(never)]
+fn warn_of_failure(patch: &Patch, module: &Module, err: Error) {
+    pr_warn!(
+        "failed to initialize patch '{}' for module '{}' ({})\n",
+        &*patch.name,
+        module.name(),
+        err.to_errno()
+    );
+}
+
 fn apply_bound(locked: &KlpLocked, patch: &Patch, object: &Object, module: &Module) -> Result {
-    let warn = |err: &Error| {
-        pr_warn!(
-            "failed to initialize patch '{}' for module '{}' ({})\n",
-            &*patch.name,
-            module.name(),
-            err.to_errno()
-        );
-    };
+    let warn = |err: &Error| warn_of_failure(patch, module, *err);
     patch.relocate_object(locked, object).inspect_err(warn)?;
     let result = patch
         .resolve_object(locked, object)

@@ -197,6 +197,7 @@ impl Object {
     }
 
     /// Tells the livepatch where the functions are, if they are anywhere.
+    #[inline(never)]
     pub(crate) fn show_code(&self, locked: &KlpLocked) {
         for (object, func) in self.raw_funcs() {
             let code = (func.old.get(locked), func.version.code(locked));
@@ -394,6 +395,7 @@ impl Object {
     }
 
     /// Calls `post_unpatch` if `pre_patch` had succeeded.
+    #[inline(never)]
     pub(crate) fn post_unpatch(&self, locked: &KlpLocked) {
         if let (true, Some(raw)) = (self.post_unpatch_due.get(locked), &self.raw) {
             self.callbacks.post_unpatch(locked, raw, self.label());

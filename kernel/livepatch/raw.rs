@@ -14,7 +14,8 @@ use crate::{
         KlpLocked,
         LockedCell, //
     },
-    lookup::Extent, //
+    lookup::Extent,
+    patch_id::PatchId, //
 };
 use core::{
     ops::Deref,
@@ -56,6 +57,7 @@ unsafe impl Sync for Name {}
 impl Deref for Name {
     type Target = CStr;
 
+    #[inline(never)]
     fn deref(&self) -> &CStr {
         // SAFETY: By the type invariant.
         unsafe { CStr::from_char_ptr(self.0.as_ptr()) }
@@ -112,9 +114,9 @@ impl RawPatch {
         self.patch.as_ptr()
     }
 
-    /// A number that no other patch has, as long as this one exists.
-    pub(crate) fn id(&self) -> usize {
-        self.patch.as_ptr().addr()
+    /// What tells the patch from others.
+    pub(crate) fn id(&self) -> PatchId {
+        PatchId::of(self.patch)
     }
 
     /// Whether the module may be called, and its descriptor be written to.

@@ -9,7 +9,8 @@ use crate::{
         KlpLocked,
         LockedBy, //
     },
-    patch::Patch, //
+    patch::Patch,
+    patch_id::PatchId, //
 };
 use kernel::{
     prelude::*,
@@ -27,7 +28,7 @@ pub(crate) fn patches(locked: &KlpLocked) -> &[Arc<Patch>] {
 }
 
 /// Returns the patch with this id.
-pub(crate) fn find(locked: &KlpLocked, id: usize) -> Option<Arc<Patch>> {
+pub(crate) fn find(locked: &KlpLocked, id: PatchId) -> Option<Arc<Patch>> {
     patches(locked)
         .iter()
         .find(|patch| patch.raw.id() == id)
@@ -35,7 +36,7 @@ pub(crate) fn find(locked: &KlpLocked, id: usize) -> Option<Arc<Patch>> {
 }
 
 /// Returns which of the patches that are enabled this is, from 1; 0 if it is none of them.
-pub(crate) fn stack_order(locked: &KlpLocked, id: usize) -> usize {
+pub(crate) fn stack_order(locked: &KlpLocked, id: PatchId) -> usize {
     patches(locked)
         .iter()
         .position(|patch| patch.raw.id() == id)
@@ -60,6 +61,7 @@ pub(crate) fn remove(locked: &mut KlpLocked, patch: &Arc<Patch>) {
 }
 
 /// Says that livepatch `name` cannot be enabled next to those that are. Returns [`EINVAL`].
+#[inline(never)]
 pub(crate) fn incompatible(name: &CStr) -> Error {
     pr_err!(
         "Livepatch patch ({}) is not compatible with the already installed livepatches.\n",

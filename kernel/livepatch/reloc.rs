@@ -287,6 +287,7 @@ pub(crate) unsafe fn clear_object(module: &Module, object: &CStr) {
 ///
 /// The image must be that of a live module, which has no fewer sections than `end`. The klp
 /// relocation sections below it must be [sound](is_sound), and those for `object` be applied.
+#[inline(never)]
 unsafe fn clear(image: Image, end: c_uint, object: &CStr) {
     // SAFETY: By the caller's promise.
     for index in unsafe { klp_sections(image, end) } {

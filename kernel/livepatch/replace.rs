@@ -124,6 +124,7 @@ impl<'a> Parts<'a> {
         sets::sort(&mut self.ids);
     }
 
+    #[inline(never)]
     fn livepatch(&self) -> LivepatchParts<'_> {
         LivepatchParts {
             name: self.name.to_bytes(),

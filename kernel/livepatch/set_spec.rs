@@ -91,6 +91,8 @@ impl SetSpec {
     }
 
     /// The rules that the livepatch follows.
+    // Ten times in place would be 800 bytes more.
+    #[inline(never)]
     pub(crate) fn rules(&self) -> Rules<'_> {
         Rules::new(&Asked {
             scoped: self.scoped,

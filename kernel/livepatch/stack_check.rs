@@ -88,6 +88,7 @@ impl StackCheck {
 
     /// Takes back what is published, if anything is, and waits until nobody uses it. Waits as
     /// [`synchronize`] does in any case.
+    #[inline(never)]
     pub(crate) fn withdraw() {
         STACK_CHECK.store(null_mut(), Relaxed);
         synchronize();

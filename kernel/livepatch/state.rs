@@ -70,10 +70,11 @@ fn for_each_claim<'a>(
     }
 }
 
-/// Calls callbacks of livepatches, which are held as long as they have claims.
-struct Caller<'a>(&'a KlpLocked);
+/// Carries out what the rules decide: calls callbacks of livepatches, which are held as long as they
+/// have claims.
+struct Agent<'a>(&'a KlpLocked);
 
-impl Effects<Source> for Caller<'_> {
+impl Effects<Source> for Agent<'_> {
     type Error = Error;
 
     fn join(&mut self, claim: &Claim<Source>) -> Result {
@@ -155,7 +156,7 @@ fn leaving<'a>(
 ///
 /// [`ENOMEM`]; what `pre_patch` callbacks return, after a message. [`abort_enable`] is due then.
 pub(crate) fn begin_enable(locked: &KlpLocked, patch: &Patch, replaced: &[Arc<Patch>]) -> Result {
-    let (table, effects) = (&Owners(locked), &mut Caller(locked));
+    let (table, effects) = (&Owners(locked), &mut Agent(locked));
     owners::begin_enable(patch.claims.borrow(locked), table, effects)?;
     owners::begin_disable(leaving(locked, replaced), table, effects);
     Ok(())
@@ -165,7 +166,7 @@ pub(crate) fn begin_enable(locked: &KlpLocked, patch: &Patch, replaced: &[Arc<Pa
 ///
 /// No task may be able to run functions of the replaced livepatches, but those that were forced.
 pub(crate) fn finish_enable(locked: &KlpLocked, patch: &Patch, replaced: &[Arc<Patch>]) {
-    let (table, effects) = (&Owners(locked), &mut Caller(locked));
+    let (table, effects) = (&Owners(locked), &mut Agent(locked));
     for old in replaced {
         let forced = old.is_forced(locked);
         for object in old.objects.borrow(locked) {
@@ -180,7 +181,7 @@ pub(crate) fn finish_enable(locked: &KlpLocked, patch: &Patch, replaced: &[Arc<P
 ///
 /// No task may be able to run functions of `patch`, unless it was forced.
 pub(crate) fn abort_enable(locked: &KlpLocked, patch: &Patch, replaced: &[Arc<Patch>]) {
-    let (table, effects) = (&Owners(locked), &mut Caller(locked));
+    let (table, effects) = (&Owners(locked), &mut Agent(locked));
     owners::abort_disable(leaving(locked, replaced), effects);
     let forced = patch.is_forced(locked);
     owners::abort_enable(patch.claims.borrow(locked), table, effects, forced);
@@ -189,7 +190,7 @@ pub(crate) fn abort_enable(locked: &KlpLocked, patch: &Patch, replaced: &[Arc<Pa
 /// Begins the transition away from `patch`.
 pub(crate) fn begin_disable(locked: &KlpLocked, patch: &Patch) {
     let claims = patch.claims.borrow(locked).iter();
-    owners::begin_disable(claims, &Owners(locked), &mut Caller(locked));
+    owners::begin_disable(claims, &Owners(locked), &mut Agent(locked));
 }
 
 /// Ends the transition away from `patch`: removes the states that went with it.
@@ -198,12 +199,12 @@ pub(crate) fn begin_disable(locked: &KlpLocked, patch: &Patch) {
 pub(crate) fn finish_disable(locked: &KlpLocked, patch: &Patch) {
     let claims = patch.claims.borrow(locked).iter();
     let forced = patch.is_forced(locked);
-    owners::finish_disable(claims, &Owners(locked), &mut Caller(locked), forced);
+    owners::finish_disable(claims, &Owners(locked), &mut Agent(locked), forced);
 }
 
 /// Ends a transition away from `patch` that was turned round.
 pub(crate) fn abort_disable(locked: &KlpLocked, patch: &Patch) {
-    owners::abort_disable(patch.claims.borrow(locked).iter(), &mut Caller(locked));
+    owners::abort_disable(patch.claims.borrow(locked).iter(), &mut Agent(locked));
 }
 
 /// Makes a livepatch an owner of the shadow variables of one of its objects, which is loaded.
@@ -213,7 +214,7 @@ pub(crate) fn abort_disable(locked: &KlpLocked, patch: &Patch) {
 /// [`ENOMEM`], after a message and with nothing changed.
 pub(crate) fn own_shadow_types(locked: &KlpLocked, object: &Object) -> Result {
     let claims = object.claims.iter();
-    owners::own(claims, &Owners(locked), &mut Caller(locked)).inspect_err(|err| {
+    owners::own(claims, &Owners(locked), &mut Agent(locked)).inspect_err(|err| {
         pr_warn!(
             "failed to register shadow types for object '{}' ({})\n",
             object.label(),
@@ -226,10 +227,11 @@ pub(crate) fn own_shadow_types(locked: &KlpLocked, object: &Object) -> Result {
 pub(crate) fn disown_shadow_types(locked: &KlpLocked, patch: &Patch, object: &Object) {
     let claims = object.claims.iter();
     let forced = patch.is_forced(locked);
-    owners::disown(claims, &Owners(locked), &mut Caller(locked), forced);
+    owners::disown(claims, &Owners(locked), &mut Agent(locked), forced);
 }
 
 /// Frees the shadow variables that the core manages of what is in a module that goes away.
+#[inline(never)]
 pub(crate) fn forget_module(locked: &KlpLocked, module: &Module) {
     let table = Owners(locked);
     table.for_each(&mut |claim| {
@@ -432,9 +434,6 @@ impl debugfs::Writer for View {
 fn write_line(f: &mut fmt::Formatter<'_>, locked: &KlpLocked, id: usize) -> fmt::Result {
     let table = Owners(locked);
     let is_owner = |claim: &Claim<Source>| claim.id == id && claim.is_held();
-    let any = |test: fn(&Claim<Source>) -> bool| {
-        u8::from(table.any(|claim| is_owner(claim) && test(claim)))
-    };
     write!(f, "id={id} name=")?;
     let named = table.newest(|claim| is_owner(claim) && claim.data.name.is_some());
     match named.and_then(|claim| claim.data.name.as_ref()) {
@@ -454,14 +453,21 @@ fn write_line(f: &mut fmt::Formatter<'_>, locked: &KlpLocked, id: usize) -> fmt:
             }
         }
     }
+    let (mut managed, mut shadow, mut block_disable) = (false, false, false);
+    table.for_each(&mut |claim| {
+        if is_owner(claim) {
+            managed |= claim.is_managed() || !claim.is_state();
+            shadow |= claim.is_shadow();
+            let contract = claim.contract();
+            block_disable |= contract.is_some_and(|contract| contract.block_disable);
+        }
+    });
     writeln!(
         f,
         " managed={} shadow={} block_disable={} live={}",
-        any(|claim| claim.is_managed() || !claim.is_state()),
-        any(|claim| claim.is_shadow()),
-        any(|claim| claim
-            .contract()
-            .is_some_and(|contract| contract.block_disable)),
+        u8::from(managed),
+        u8::from(shadow),
+        u8::from(block_disable),
         shadow::live(id)
     )
 }

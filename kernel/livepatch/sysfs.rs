@@ -20,7 +20,10 @@
 //! `Documentation/ABI/testing/sysfs-kernel-livepatch` and, for what the C core does not have, in
 //! `sysfs-kernel-livepatch-sets` and `-watch` next to it.
 
-use crate::set_spec::SetSpec;
+use crate::{
+    patch_id::PatchId,
+    set_spec::SetSpec, //
+};
 use kernel::{
     fmt::Write as _,
     kobject::{
@@ -42,23 +45,23 @@ impl Kobject for RootDir {
     const ATTRIBUTES: &'static [&'static Attribute<Self>] = &[];
 }
 
-/// What the files of a livepatch ask the core for. Each takes the id of the livepatch.
+/// What the files of a livepatch ask the core for.
 pub(crate) struct Requests {
-    pub(crate) set_enabled: fn(usize, bool) -> Result,
-    pub(crate) force: fn(usize) -> Result,
-    pub(crate) is_in_transition: fn(usize) -> bool,
-    pub(crate) stack_order: fn(usize) -> usize,
+    pub(crate) set_enabled: fn(PatchId, bool) -> Result,
+    pub(crate) force: fn(PatchId) -> Result,
+    pub(crate) is_in_transition: fn(PatchId) -> bool,
+    pub(crate) stack_order: fn(PatchId) -> usize,
     /// How many tasks are still to be switched.
-    pub(crate) pending: fn(usize) -> usize,
+    pub(crate) pending: fn(PatchId) -> usize,
     /// How often it was tried.
-    pub(crate) attempts: fn(usize) -> u32,
+    pub(crate) attempts: fn(PatchId) -> u32,
     /// For how long, in milliseconds.
-    pub(crate) age_ms: fn(usize) -> u64,
+    pub(crate) age_ms: fn(PatchId) -> u64,
 }
 
 /// The directory of a livepatch.
 pub(crate) struct PatchDir {
-    id: usize,
+    id: PatchId,
     requests: &'static Requests,
     replace: bool,
     set: u32,
@@ -68,7 +71,7 @@ pub(crate) struct PatchDir {
 
 impl PatchDir {
     pub(crate) fn new(
-        id: usize,
+        id: PatchId,
         replace: bool,
         sets: &SetSpec,
         requests: &'static Requests,

@@ -35,6 +35,7 @@ use crate::{
     },
     object::Object,
     patch::Patch,
+    patch_id::PatchId,
     progress,
     resident::set_sched_try_switch,
     stack,
@@ -76,7 +77,7 @@ static CURRENT: LockedBy<Option<Arc<Patch>>> = LockedBy::new(None);
 /// The transition that has been started.
 static RUNNING: LockedBy<Option<Running>> = LockedBy::new(None);
 
-/// Identifies the patch in transition to those without the mutex; 0 for none.
+/// The [`PatchId`] of the patch in transition, for those without the mutex.
 static CURRENT_ID: Atomic<usize> = Atomic::new(0);
 
 /// Tries that wait less than a second, doubling from this, do not count.
@@ -88,9 +89,9 @@ const POKE_DELAY_MS: u32 = 128;
 /// After how many tries, about as many seconds, the remaining tasks are poked; and then again.
 const SIGNALS_TIMEOUT: u32 = 15;
 
-/// Returns the id of the patch in transition, or 0.
-pub(crate) fn current_id() -> usize {
-    CURRENT_ID.load(Relaxed)
+/// Returns the id of the patch in transition.
+pub(crate) fn current_id() -> Option<PatchId> {
+    PatchId::from_word(CURRENT_ID.load(Relaxed))
 }
 
 /// Returns the patch in transition.
@@ -165,7 +166,7 @@ pub(crate) fn begin(
     replaced: KVec<Arc<Patch>>,
 ) -> Begun {
     *CURRENT.borrow_mut(locked) = Some(patch.clone());
-    CURRENT_ID.store(patch.raw.id(), Relaxed);
+    CURRENT_ID.store(PatchId::to_word(Some(patch.raw.id())), Relaxed);
 
     klp_debug!(
         c"klp_init_transition",
@@ -433,7 +434,7 @@ impl Transition {
         pr_notice!("'{}': {} complete\n", &*patch.name, target.label());
 
         tasks::clear_target();
-        CURRENT_ID.store(0, Relaxed);
+        CURRENT_ID.store(PatchId::to_word(None), Relaxed);
         *CURRENT.borrow_mut(locked) = None;
     }
 

@@ -150,6 +150,7 @@ impl Record {
 }
 
 /// Says that an id is used in both ways.
+#[inline(never)]
 pub(super) fn say_mixed(id: usize) {
     pr_warn!(
         "some shadow variables with id {} belong to livepatches that do not declare it\n",
