@@ -16,7 +16,8 @@ HELD=()
 function end_watch() {
 	[[ ! -e $BLOCK_PARAMS/hold ]] || echo 0 > $BLOCK_PARAMS/hold
 	end_trace
-	[[ -z "${HELD[*]}" ]] || kill "${HELD[@]}" 2> /dev/null
+	# Some are stopped.
+	[[ -z "${HELD[*]}" ]] || kill -KILL "${HELD[@]}" 2> /dev/null
 	rm -f "$OUT" "$OUT.end"
 }
 
