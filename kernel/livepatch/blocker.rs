@@ -19,6 +19,7 @@ use crate::{
     }, //
 };
 use kernel::{
+    bindings,
     ffi::c_int,
     fmt::{
         self,
@@ -43,12 +44,14 @@ use kernel::{
 };
 
 /// Bytes of a function's name that are shown.
-const MAX_NAME: usize = 128;
+const MAX_NAME: usize = bindings::KSYM_NAME_LEN as usize;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     User,
     Kthread,
+    /// A thread of a user process that never leaves the kernel.
+    Worker,
     /// At the end of its exit: it may be on no list of tasks any more.
     Exiting,
     Idle,
@@ -129,6 +132,7 @@ impl Blocker {
         self.depth = depth;
         self.kind = match kind {
             Kind::User if task.is_kthread() => Kind::Kthread,
+            Kind::User if facts::is_user_worker(task) => Kind::Worker,
             kind => kind,
         };
         self.tid = task.pid();
@@ -168,6 +172,7 @@ impl Blocker {
         let kind = match self.kind {
             Kind::User => "user",
             Kind::Kthread => "kthread",
+            Kind::Worker => "worker",
             Kind::Exiting => "exiting",
             Kind::Idle => "idle",
         };
@@ -300,6 +305,7 @@ impl Walk {
                 return Ok(Some(index.saturating_add(EXITING)));
             }
         }
+        self.exiting = KVec::new();
         let from = u32::try_from(pos.saturating_sub(IDLE).max(0)).ok();
         let found = from.and_then(|from| self.blocker.find_idle(left, from));
         Ok(found.map(|cpu| i64::from(cpu).saturating_add(IDLE)))
@@ -310,10 +316,12 @@ impl Walk {
         self.exiting = KVec::with_capacity(MAX_EXITING, GFP_KERNEL)?;
         self.more = 0;
         for_each_exiting(|task| {
-            if self.blocker.look_at(left, task, Kind::Exiting)
-                && self.exiting.push_within_capacity(ARef::from(task)).is_err()
-            {
+            // Nobody else runs meanwhile: the stacks of no more than are shown.
+            if self.exiting.len() == self.exiting.capacity() {
                 self.more = self.more.saturating_add(1);
+            } else if self.blocker.look_at(left, task, Kind::Exiting) {
+                // There is room.
+                let _ = self.exiting.push_within_capacity(ARef::from(task));
             }
         });
         Ok(())
@@ -328,7 +336,8 @@ impl Walk {
             return Ok(None);
         };
         for (index, task) in self.exiting.iter().enumerate().skip(from) {
-            if self.blocker.look_at(left, task, Kind::Exiting) {
+            // It may have died since it was listed.
+            if facts::is_exiting(task) && self.blocker.look_at(left, task, Kind::Exiting) {
                 return Ok(i64::try_from(index).ok());
             }
         }
@@ -342,7 +351,7 @@ impl Walk {
     /// Shows the record that [`Self::seek`] has gone to.
     pub(crate) fn show(&self, out: &SeqFile) {
         if self.at_more {
-            seq_print!(out, "exiting tasks that are not shown: {}\n", self.more);
+            seq_print!(out, "exiting tasks that were not looked at: {}\n", self.more);
         } else {
             self.blocker.show(out);
         }

@@ -100,10 +100,14 @@ pub(crate) fn init() -> Result {
 pub(crate) fn show() -> Result {
     // The file keeps the directory.
     let dir = debugfs::Dir::<crate::LocalModule>::new(c"livepatch");
-    let states = KBox::pin_init(dir.read_only_file(c"states", state::View), GFP_KERNEL)?;
-    let blockers = KBox::pin_init(dir.records_file(c"transition", blockers::View), GFP_KERNEL)?;
+    let states = KBox::<debugfs::File<state::View>>::new_uninit(GFP_KERNEL)?;
+    let blockers = KBox::<debugfs::File<blockers::View>>::new_uninit(GFP_KERNEL)?;
+    let preflight_room = KBox::<debugfs::File<preflight::View>>::new_uninit(GFP_KERNEL)?;
+    // Nothing of this fails any more: the first file may be open from now on.
+    let states = states.write_pin_init(dir.read_only_file(c"states", state::View))?;
+    let blockers = blockers.write_pin_init(dir.records_file(c"transition", blockers::View))?;
     let preflight = dir.writable_records_file(c"preflight", preflight::View);
-    let preflight = KBox::pin_init(preflight, GFP_KERNEL)?;
+    let preflight = preflight_room.write_pin_init(preflight)?;
     if let Some(resources) = RESOURCES.borrow_mut(&mut lock::lock()) {
         resources.states = Some(states);
         resources.blockers = Some(blockers);

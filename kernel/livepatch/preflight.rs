@@ -3,9 +3,9 @@
 //! Who would keep a transition from ending that left given functions, as a file in debugfs.
 //!
 //! ```text
-//! # echo vmlinux:pipe_read > preflight; cat preflight
+//! # echo vmlinux:anon_pipe_read >preflight; cat preflight
 //! functions=1 missing=0
-//! tid=93 comm=reader kind=user cpu=1 state=S reason=function function=pipe_read …
+//! tid=93 comm=reader kind=user cpu=1 state=S reason=function function=anon_pipe_read …
 //!  [<0>] <where it sleeps>
 //! ```
 //!
@@ -151,6 +151,9 @@ impl Question {
         let mut found = KVVec::new();
         let mut missing = 0_usize;
         for (tag, wanted) in self.list().iter().enumerate() {
+            if kernel::current!().signal_pending() {
+                return Err(EINTR);
+            }
             let Some(old) = wanted.find() else {
                 missing = missing.saturating_add(1);
                 continue;
@@ -194,9 +197,7 @@ impl Left for Question {
         match verdict {
             Verdict::Ready => return None,
             // It is switched when it leaves the kernel, if that is not for long.
-            Verdict::Running if !task.is_kthread() && !facts::is_nohz_full(facts::cpu(task)) => {
-                return None
-            }
+            Verdict::Running if leaves_kernel(task) => return None,
             // Idle tasks leave when they are told to.
             Verdict::Running if task.pid() == 0 => return None,
             _ => (),
@@ -206,6 +207,12 @@ impl Left for Question {
         }
         Some((verdict, depth))
     }
+}
+
+/// Whether `task` leaves the kernel before long, by itself or when it is told to.
+fn leaves_kernel(task: &Task) -> bool {
+    let stays = task.is_kthread() || facts::is_user_worker(task);
+    !stays && !facts::is_nohz_full(facts::cpu(task))
 }
 
 /// The file.

@@ -18,16 +18,16 @@ use kernel::{
 
 const NANOS_PER_MILLI: i64 = 1_000_000;
 
-/// When the running transition was started or, later, turned round, in nanoseconds.
+/// When the running transition began, was started or, later, turned round, in nanoseconds.
 static SINCE: Atomic<i64> = Atomic::new(0);
 
 /// How often it was tried since then to switch all tasks.
 static ATTEMPTS: Atomic<u32> = Atomic::new(0);
 
-/// Grows with each transition that is started or turned round.
+/// Grows with each transition that begins, is started or turned round.
 static TURN: Atomic<usize> = Atomic::new(0);
 
-/// A transition begins to go somewhere.
+/// A transition begins, or begins to go somewhere.
 pub(crate) fn begin() {
     SINCE.store(Monotonic::ktime_get(), Relaxed);
     ATTEMPTS.store(0, Relaxed);

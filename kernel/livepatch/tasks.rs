@@ -284,7 +284,9 @@ pub(crate) fn pending() -> usize {
     let target = target_state().load(Relaxed);
     let mut count = 0_usize;
     let mut visit = |task: &Task, counts: bool| {
-        if counts && task.patch_state() != target {
+        let state = task.patch_state();
+        // At the end of a transition all tasks become idle.
+        if counts && state != target && state != IDLE {
             count = count.saturating_add(1);
         }
     };
@@ -569,16 +571,15 @@ pub(crate) fn send_signals(target: Target) {
         }
         if task.is_kthread() {
             task.wake_interruptible();
-        } else if is_isolated(task) {
-            task.leave_notify_signal();
-        } else {
+        } else if !is_isolated(task) {
             task.notify_signal();
         }
     });
 }
 
 /// Whether `task` runs on a CPU that is to be left alone: who is in user mode there, or runs a
-/// guest, is not interrupted.
+/// guest, is not interrupted. Nor is it told without an interrupt: whoever would tell it something
+/// else then found TIF_NOTIFY_SIGNAL set, and would rely on the interrupt that there was none of.
 fn is_isolated(task: &Task) -> bool {
     facts::is_nohz_full(facts::cpu(task)) && task.is_running()
 }

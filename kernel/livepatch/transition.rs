@@ -59,7 +59,11 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{
-            ordering::Relaxed,
+            ordering::{
+                Acquire,
+                Relaxed,
+                Release, //
+            },
             Atomic, //
         },
         Arc, //
@@ -91,7 +95,8 @@ const SIGNALS_TIMEOUT: u32 = 15;
 
 /// Returns the id of the patch in transition.
 pub(crate) fn current_id() -> Option<PatchId> {
-    PatchId::from_word(CURRENT_ID.load(Relaxed))
+    // Pairs with the release in `begin()`.
+    PatchId::from_word(CURRENT_ID.load(Acquire))
 }
 
 /// Returns the patch in transition.
@@ -166,7 +171,9 @@ pub(crate) fn begin(
     replaced: KVec<Arc<Patch>>,
 ) -> Begun {
     *CURRENT.borrow_mut(locked) = Some(patch.clone());
-    CURRENT_ID.store(PatchId::to_word(Some(patch.raw.id())), Relaxed);
+    progress::begin();
+    // Order that before the id. Pairs with the acquire in `current_id()`.
+    CURRENT_ID.store(PatchId::to_word(Some(patch.raw.id())), Release);
 
     klp_debug!(
         c"klp_init_transition",

@@ -27,11 +27,6 @@ __rust_helper void rust_helper_set_notify_signal(struct task_struct *task)
 	set_notify_signal(task);
 }
 
-__rust_helper bool rust_helper___set_notify_signal(struct task_struct *task)
-{
-	return __set_notify_signal(task);
-}
-
 __rust_helper void rust_helper_read_lock(rwlock_t *lock)
 {
 	read_lock(lock);

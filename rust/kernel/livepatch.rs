@@ -108,11 +108,6 @@ pub trait TaskExt {
     fn wake_interruptible(&self);
     /// Makes a user task pass through the kernel exit path, without a signal.
     fn notify_signal(&self);
-    /// Does the same, but if the task runs it is not interrupted: it finds this when it looks, as
-    /// when it leaves the kernel, or a guest, by itself.
-    ///
-    /// Mirrors `__set_notify_signal()`.
-    fn leave_notify_signal(&self);
     /// Returns the name of the task. It may change while it is read.
     fn comm(&self) -> [u8; TASK_COMM_LEN];
     /// Calls `f` while the task is kept from running, and returns what `f` does.
@@ -202,12 +197,6 @@ impl TaskExt for Task {
     fn notify_signal(&self) {
         // SAFETY: A `&Task` is valid.
         unsafe { bindings::set_notify_signal(self.as_ptr()) }
-    }
-
-    #[inline]
-    fn leave_notify_signal(&self) {
-        // SAFETY: A `&Task` is valid. What is returned says whether the task should be interrupted.
-        unsafe { bindings::__set_notify_signal(self.as_ptr()) };
     }
 
     #[inline]

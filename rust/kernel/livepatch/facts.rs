@@ -23,6 +23,14 @@ pub fn is_exiting(task: &Task) -> bool {
     unsafe { bindings::klp_task_exiting(task.as_ptr()) }
 }
 
+/// Returns whether `task` is a thread of a user process that never leaves the kernel.
+#[inline]
+pub fn is_user_worker(task: &Task) -> bool {
+    // SAFETY: A `&Task` is valid. Like READ_ONCE(): only the task changes its flags.
+    let flags = unsafe { (&raw const (*task.as_ptr()).flags).read_volatile() };
+    flags & bindings::PF_USER_WORKER != 0
+}
+
 /// Returns the letter that `ps` has for the state of `task`.
 ///
 /// Mirrors `task_state_to_char()`.

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
-# A task in user mode on a CPU that is in nohz_full= keeps a transition from ending:
-# it is named, and nobody disturbs it, also not after the 15 seconds in which the
-# core pokes all others.
+# Who runs on a CPU that is in nohz_full= is not disturbed while a transition waits,
+# also not after the 15 seconds in which the core pokes all others; who has not been
+# switched there is named.
 
 . $(dirname $0)/functions.sh
 . $(dirname $0)/functions-rust.sh
@@ -33,9 +33,19 @@ function count() {
 }
 
 
+# pokes() - print what was said since the test has begun about tasks that are poked
+function pokes() {
+	dmesg | tac | sed '/===== TEST/q' | tac | grep -o "livepatch: signaling remaining tasks$"
+}
+
+
+# - it is switched as the core changes its own code when a transition starts: that
+#   interrupts all CPUs
+
 start_test "a task in user mode is left alone"
 
 load_mod $BLOCK
+hold_task sleep
 "$WATCH" spin "$CPU" > "$OUT" &
 hog=$!
 HELD+=($hog)
@@ -43,23 +53,20 @@ loop_until 'grep -q ready "$OUT"' || fail_test "nobody spins on CPU $CPU"
 sleep 3
 load_lp_nowait $LP
 settled 1
-why="kind=user cpu=$CPU state=R reason=running function=- nohz_full=1"
-grep -q "^tid=$hog comm=test_klp-watch $why " "$BLOCKERS" ||
-	fail_test "$hog is not named:\n$(cat "$BLOCKERS")"
+grep -q "^tid=${HELD[0]} " "$BLOCKERS" || fail_test "is left:\n$(cat "$BLOCKERS")"
 sleep 1
 before=$(interrupts)
 sleep $SECONDS_LEFT_ALONE
 after=$(interrupts)
-[[ "$(cat $SYSFS_KLP_DIR/$LP/transition)" == 1 ]] || fail_test "the transition has ended"
-[[ "$(cat $SYSFS_KLP_DIR/$LP/pending)" == 1 ]] || fail_test "others are left:\n$(cat "$BLOCKERS")"
+check_shows $SYSFS_KLP_DIR/$LP/transition 1
 more=$(($(count "$after") - $(count "$before")))
 ((more <= MAX_INTERRUPTS)) ||
 	fail_test "CPU $CPU was interrupted $more times:\n$(diff <(echo "$before") <(echo "$after"))"
-# The way out.
-kill -STOP $hog
-complete $LP
 { kill -KILL $hog; wait $hog; } 2> /dev/null
-HELD=()
+HELD=("${HELD[0]}")
+told=$(pokes)
+let_go
+complete $LP
 disable_lp $LP
 unload_lp $LP
 unload_mod $BLOCK
@@ -67,8 +74,45 @@ unload_mod $BLOCK
 check_result "% insmod test_modules/$BLOCK.ko
 % insmod test_modules/$LP.ko
 $(expect_enabled $LP | head -n 3)
-livepatch: signaling remaining tasks
-livepatch: signaling remaining tasks
+$told
+$(expect_enabled $LP | tail -n 2)
+$(expect_disabled $LP)
+% rmmod $BLOCK"
+
+
+# - a task that runs a virtual CPU, as it were, is not made to leave the kernel
+
+start_test "a task that does not leave the kernel is named"
+
+load_mod $BLOCK
+(printf klp-vcpu > /proc/$BASHPID/comm && taskset -cp "$CPU" $BASHPID > /dev/null &&
+	echo vcpu > $BLOCK_PARAMS/enter) &
+vcpu=$!
+HELD+=($vcpu)
+loop_until '[[ $(cat $BLOCK_PARAMS/inside) == 1 ]]' || fail_test "klp-vcpu does not run"
+load_lp_nowait $LP
+settled 1
+sleep $((SECONDS_LEFT_ALONE / 2))
+why="kind=user cpu=$CPU state=R reason=running function=- nohz_full=1"
+loop_until 'grep -q "^tid=$vcpu comm=klp-vcpu $why " "$BLOCKERS"' ||
+	fail_test "$vcpu is not named:\n$(cat "$BLOCKERS")"
+check_shows $SYSFS_KLP_DIR/$LP/transition 1
+told=$(pokes)
+[[ -n "$told" ]] || fail_test "nobody was poked"
+# The way out: it has to look whether somebody wants something of it.
+kill -STOP $vcpu
+loop_until 'grep -q "State:.T" /proc/$vcpu/status' || fail_test "$vcpu is not stopped"
+complete $LP
+kill -CONT $vcpu
+let_go
+disable_lp $LP
+unload_lp $LP
+unload_mod $BLOCK
+
+check_result "% insmod test_modules/$BLOCK.ko
+% insmod test_modules/$LP.ko
+$(expect_enabled $LP | head -n 3)
+$told
 $(expect_enabled $LP | tail -n 2)
 $(expect_disabled $LP)
 % rmmod $BLOCK"

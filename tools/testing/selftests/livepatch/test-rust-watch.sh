@@ -285,7 +285,7 @@ switched=$(traced klp_task_switch |
 missed=$(comm -23 <(comm -12 <(echo "$before") <(threads)) <(echo "$switched"))
 [[ -z "$missed" ]] || fail_test "not traced: $missed"
 first=$(traced klp_transition | head -n 1)
-[[ "$first" =~ ^patch=$LP\ target=patched\ stage=start\ age_ms=[0-9]$ ]] ||
+[[ "$first" =~ ^patch=$LP\ target=patched\ stage=start\ age_ms=[0-9]+$ ]] ||
 	fail_test "first: $first"
 traced klp_transition | tail -n 1 |
 	grep -qx "patch=$LP target=patched stage=complete age_ms=[0-9]*" ||

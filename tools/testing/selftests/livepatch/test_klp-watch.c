@@ -6,8 +6,8 @@
  *			last part and what it shows; and so on, until one is gone
  *   late FILE VALUE	waits in the same way until the file shows VALUE, and prints
  *			how many milliseconds after somebody who looks all the time
- *   write FILE VALUE	writes to the file, and prints how many milliseconds later
- *			poll() returned for it
+ *   write FILE VALUE	writes to the file, and prints how many milliseconds after
+ *			it began to write poll() returned for it
  *   events N		prints the next N uevents about livepatches, with their numbers
  *   spin CPU		runs on that CPU in user mode
  *   traced		has a process that its tracer has stopped, and prints its id
@@ -32,6 +32,8 @@
 #include <unistd.h>
 
 #define MAX_FILES	8
+/* In milliseconds: nobody waits for so long. */
+#define TIMEOUT		60000
 
 static double now(void)
 {
@@ -119,9 +121,12 @@ static void *wait_for(void *arg)
 	};
 	char line[64];
 
-	while (read_line(fd.fd, line, sizeof(line)) && strcmp(line, wait->value))
-		if (poll(&fd, 1, -1) < 0)
-			perror("poll");
+	while (read_line(fd.fd, line, sizeof(line)) && strcmp(line, wait->value)) {
+		if (poll(&fd, 1, TIMEOUT) > 0)
+			continue;
+		fprintf(stderr, "poll() does not return\n");
+		exit(1);
+	}
 	wait->seen = now();
 	return NULL;
 }
@@ -150,11 +155,11 @@ static int write_and_wait(const char *name, const char *value)
 		return 1;
 	/* It is in poll() by then. */
 	usleep(100 * 1000);
+	written = now();
 	if (write(fd, value, strlen(value)) < 0) {
 		perror(name);
 		return 1;
 	}
-	written = now();
 	pthread_join(thread, NULL);
 	printf("%.3f\n", polls.seen > written ? polls.seen - written : 0.0);
 	return 0;

@@ -36,6 +36,9 @@ static struct klp_func funcs[] = {
 	}, {
 		.old_name = "test_klp_block_run",
 		.new_func = livepatch_block,
+	}, {
+		.old_name = "test_klp_block_vcpu",
+		.new_func = livepatch_block,
 	}, { }
 };
 
