@@ -35,6 +35,12 @@ function module_loaded() {
 	grep -q "^$1 " /proc/modules
 }
 
+# new_messages(pattern) - print the messages since the test began that match
+#	pattern - up to the end of the line
+function new_messages() {
+	dmesg | awk -v last_dmesg="$LAST_DMESG" 'p; $0 == last_dmesg { p=1 }' | grep -o "$1\$"
+}
+
 # enabled_functions() - print the functions that ftrace has hooked, and their ops
 function enabled_functions() {
 	cat "$SYSFS_TRACING_DIR/enabled_functions"

@@ -136,10 +136,7 @@ READERS+=($!)
 loop_until 'grep -q livepatch_cmdline_proc_show "/proc/${READERS[0]}/stack"' ||
 	fail_test "no task sleeps in $MOD"
 fail_init
-loop_until 'dmesg | tail -n 3 | grep -q "starting unpatching transition"' ||
-	fail_test "$MOD is not being undone"
-# The message comes first.
-loop_until 'grep -q "^0$" $SYSFS_KLP_DIR/$MOD/enabled' || fail_test "$MOD is enabled"
+loop_until 'grep -q "^0$" $SYSFS_KLP_DIR/$MOD/enabled' || fail_test "$MOD is not being undone"
 (echo 1 > $SYSFS_KLP_DIR/$MOD/enabled) 2>/dev/null && fail_test "$MOD can be enabled again"
 load_failing_mod $MOD_LIVEPATCH
 load_mod $MOD_TARGET
@@ -206,7 +203,7 @@ enabled
 load_lp_nowait $MOD_DEMO
 check_sysfs_value $MOD_DEMO transition 1
 fail_init
-loop_until 'dmesg | tail -n 3 | grep -q "waiting until it is undone"' ||
+loop_until '[[ $(new_messages "waiting until it is undone") ]]' ||
 	fail_test "$MOD is not being undone"
 sleep 1
 kill -0 $INSMOD || fail_test "the module was freed"

@@ -57,8 +57,11 @@ start_test "disable, reverse and a module that goes need no memory"
 
 load_mod $MOD_TARGET
 trace_allocations
-load_lp $MOD_LIVEPATCH vmlinux=version_proc_show target=test_klp_walk_second
+load_lp_nowait $MOD_LIVEPATCH vmlinux=version_proc_show target=test_klp_walk_second
+# Before others fill the buffer, those who wait for the transition for example.
 [[ -n "$(core_allocations)" ]] || fail_test "the core's allocations are not seen"
+loop_until "grep -q '^0$' $SYSFS_KLP_DIR/$MOD_LIVEPATCH/transition" ||
+	fail_test "the livepatch is not enabled"
 
 echo 1 > /sys/module/$MOD_LIVEPATCH/parameters/hold
 # The test module holds only programs of this name.

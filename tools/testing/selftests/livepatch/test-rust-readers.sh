@@ -15,10 +15,11 @@ READERS=4
 need_rust_core
 setup_config
 
-# read_on(file) - read a file until it is gone
-#	file - the file
+# read_on(file, begun) - read a file until it is gone
+#	file  - the file
+#	begun - what to make when it has been read for the first time
 function read_on() {
-	while read -r _ <"$1"; do :; done 2>/dev/null
+	while read -r _ <"$1"; do [[ -e "$2" ]] || : >"$2"; done 2>/dev/null
 }
 
 # - load a livepatch, and have several processes read a file of it all the time
@@ -27,12 +28,15 @@ function read_on() {
 
 start_test "files of a livepatch are read while it is freed"
 
+dir=$(mktemp -d)
 expected=
 for ((round = 0; round < ROUNDS; round++)); do
 	load_lp $MOD_LIVEPATCH vmlinux=$FUNC
 	for ((i = 0; i < READERS; i++)); do
-		read_on "$SYSFS_KLP_DIR/$MOD_LIVEPATCH/stack_order" &
+		read_on "$SYSFS_KLP_DIR/$MOD_LIVEPATCH/stack_order" "$dir/$round.$i" &
 	done
+	loop_until '[[ $(ls "$dir" | wc -l) == $((READERS * (round + 1))) ]]' ||
+		fail_test "nobody reads"
 	disable_lp $MOD_LIVEPATCH
 	wait
 	unload_lp $MOD_LIVEPATCH
@@ -41,6 +45,7 @@ for ((round = 0; round < ROUNDS; round++)); do
 $(expect_enabled $MOD_LIVEPATCH)
 $(expect_disabled $MOD_LIVEPATCH)"
 done
+rm -r "$dir"
 
 check_result "$expected"
 

@@ -28,13 +28,14 @@ echo 0 > $SYSFS_KLP_DIR/$A/enabled
 log "% echo 1 > $SYSFS_KLP_DIR/$A/force"
 echo 1 > $SYSFS_KLP_DIR/$A/force
 loop_until '[[ ! -e $SYSFS_KLP_DIR/$A ]]' || fail_test "$A is still there"
-[[ $(cat /sys/module/$A/refcnt) != 0 ]] || fail_test "$A could be unloaded"
 echo 0 > /sys/module/$A/parameters/hold
 wait
 # Later livepatches with the id do not free it either, and the log is silent.
 load_lp $B states=10:shadow types=12
 disable_lp $B
 unload_lp $B
+# The core lets go of modules one after the other: by now of that one, if at all.
+[[ $(cat /sys/module/$A/refcnt) != 0 ]] || fail_test "$A could be unloaded"
 
 check_result "% insmod test_modules/$A.ko states=10:shadow,11 types=12 version=1
 livepatch: enabling patch '$A'

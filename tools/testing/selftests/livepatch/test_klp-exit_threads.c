@@ -7,22 +7,32 @@
  *   zombie NAME	the same, but reaps it after SIGUSR1
  *   exec NAME		is a process of that name, whose other thread calls exec
  *   stay		does nothing
- *   storm N		starts N threads that exit, some at a time
+ *   storm		for each number N on a line of its input, starts N threads that
+ *			exit, some at a time, and prints N when they have
  *
  * All but storm then stay until they are killed.
  */
 
+#define _GNU_SOURCE
+#include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* How many are there at a time. */
+/* The threads of a storm that are there at a time. */
 #define NR_THREADS	25
+
+static struct {
+	pid_t id;
+	char stack[4096];
+} threads[NR_THREADS];
 
 static void *run(void *name)
 {
@@ -97,18 +107,42 @@ static int exec(char *path, char *name)
 	return stay();
 }
 
-static int storm(unsigned long n)
+static int leave(void *unused)
 {
-	pthread_t threads[NR_THREADS];
-	unsigned long i, count;
+	return 0;
+}
 
-	for (; n; n -= count) {
-		count = n < NR_THREADS ? n : NR_THREADS;
-		for (i = 0; i < count; i++)
-			if (create(&threads[i], NULL))
+/* The kernel clears the id when the thread exits, after which it needs no stack. */
+static void wait_for_exit(int i)
+{
+	pid_t id;
+
+	while ((id = __atomic_load_n(&threads[i].id, __ATOMIC_ACQUIRE)))
+		syscall(SYS_futex, &threads[i].id, FUTEX_WAIT, id, NULL, NULL, 0);
+}
+
+/* Not pthread_create(), whose threads do a lot more than to begin and to end. */
+static int storm(void)
+{
+	const int flags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD |
+			  CLONE_SYSVSEM | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID;
+	unsigned long n, todo;
+	int i = 0;
+
+	while (scanf("%lu", &n) == 1) {
+		for (todo = n; todo; todo--) {
+			i = (i + 1) % NR_THREADS;
+			wait_for_exit(i);
+			if (clone(leave, threads[i].stack + sizeof(threads[i].stack), flags, NULL,
+				  &threads[i].id, NULL, &threads[i].id) < 0) {
+				perror("clone");
 				return 1;
-		for (i = 0; i < count; i++)
-			pthread_join(threads[i], NULL);
+			}
+		}
+		for (i = 0; i < NR_THREADS; i++)
+			wait_for_exit(i);
+		printf("%lu\n", n);
+		fflush(stdout);
 	}
 	return 0;
 }
@@ -125,8 +159,8 @@ int main(int argc, char **argv)
 		return exec(argv[0], argv[2]);
 	if (argc == 2 && !strcmp(argv[1], "stay"))
 		return stay();
-	if (argc == 3 && !strcmp(argv[1], "storm"))
-		return storm(strtoul(argv[2], NULL, 10));
-	fprintf(stderr, "usage: %s one|leader|zombie|exec NAME | stay | storm N\n", argv[0]);
+	if (argc == 2 && !strcmp(argv[1], "storm"))
+		return storm();
+	fprintf(stderr, "usage: %s one|leader|zombie|exec NAME | stay | storm\n", argv[0]);
 	return 2;
 }

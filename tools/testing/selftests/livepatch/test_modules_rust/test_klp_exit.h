@@ -10,4 +10,7 @@ bool test_klp_exit_is_ours(void);
 /* Keeps it as the parameter "how" says, until "release" is written. */
 void test_klp_exit_stay(void);
 
+/* What the test waits for before it looks at messages. */
+void test_klp_exit_go(void);
+
 #endif /* _TEST_KLP_EXIT_H */

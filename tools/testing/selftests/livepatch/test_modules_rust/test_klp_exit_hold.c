@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * Keeps threads in the end of their exit: a livepatch of a function that they
- * call there calls test_klp_exit_stay(). It is not in the livepatch's module,
- * so that this can go while a thread is here, if the core lets it.
+ * call there calls test_klp_exit_stay(), and test_klp_exit_go() when it has said
+ * all that it has to say. These are not in the livepatch's module, so that this
+ * can go while a thread is here, if the core lets it.
  *
  * Parameters: "how" a thread is kept (0: it sleeps, 1: it runs, 2: it oopses,
- * 3: it sleeps and need not be unhashed), "inside" is how many are kept,
- * "release" lets them go. "side" is what test_klp_exit_side() returns in an
- * interrupt of the thread that runs: 0, or 1 when it is livepatched. "kthread"
- * starts a kernel thread that exits, and oopses before it is unhashed if "how"
- * is 2.
+ * 3: it sleeps and need not be unhashed), "inside" is how many are between those
+ * two functions, and where they are kept, "release" lets them go. "side" is what
+ * test_klp_exit_side() returns in an interrupt of the thread that runs: 0, or 1
+ * when it is livepatched. "kthread" starts a kernel thread that exits, and oopses
+ * before it is unhashed if "how" is 2.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -53,11 +54,14 @@ EXPORT_SYMBOL_GPL(test_klp_exit_is_ours);
 
 static void run(void)
 {
+	WRITE_ONCE(runner, current);
+	atomic_inc(&inside);
 	while (!completion_done(&release)) {
 		/* ftrace waits for tasks that it may have a hold on. */
 		rcu_tasks_qs(current, false);
 		cpu_relax();
 	}
+	WRITE_ONCE(runner, NULL);
 }
 
 /*
@@ -81,26 +85,28 @@ void test_klp_exit_stay(void)
 	if (how != 3 && pid_alive(current))
 		pr_err("the thread was not unhashed\n");
 
-	atomic_inc(&inside);
 	switch (how) {
 	case 1:
-		WRITE_ONCE(runner, current);
 		/* Or the compiler makes a copy of the function that has this in it. */
 		OPTIMIZER_HIDE_VAR(func);
 		test_klp_exit_run(func);
-		WRITE_ONCE(runner, NULL);
 		break;
 	case 2:
 		/* Nobody comes back from here. */
-		atomic_dec(&inside);
 		WRITE_ONCE(*READ_ONCE(nowhere), 0);
 		break;
 	default:
+		atomic_inc(&inside);
 		wait_for_completion(&release);
 	}
-	atomic_dec(&inside);
 }
 EXPORT_SYMBOL_GPL(test_klp_exit_stay);
+
+void test_klp_exit_go(void)
+{
+	atomic_dec(&inside);
+}
+EXPORT_SYMBOL_GPL(test_klp_exit_go);
 
 static int get_inside(char *buffer, const struct kernel_param *kp)
 {

@@ -39,6 +39,7 @@ static void stay(void)
 	if (IS_ENABLED(CONFIG_LIVEPATCH_RUST) && !READ_ONCE(by_state))
 		pr_err("post_unpatch of the state was called\n");
 	pr_info("a thread goes\n");
+	test_klp_exit_go();
 }
 
 /* Does what the original does, as far as that is to be seen without memcg. */
