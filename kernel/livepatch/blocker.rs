@@ -2,9 +2,9 @@
 
 //! A task that keeps a transition from ending, and why.
 //!
-//! The core remembers nothing of a task that it could not switch. Who wants to know looks at the task
-//! anew, in the way in which the transition does, and sees the very stack that was judged. The task
-//! is kept from running only while that is looked at.
+//! The core remembers nothing of a task that it could not switch. Who wants to know looks at the
+//! task anew, in the way in which the transition does, and sees the very stack that was judged. The
+//! task is kept from running only while that is looked at.
 //!
 //! In the same way it can be asked which tasks would be in the way of a transition: see [`Left`].
 //!

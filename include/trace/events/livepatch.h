@@ -114,82 +114,55 @@ TRACE_DEFINE_ENUM(KLP_REASON_OTHER);
  * stalled, or is complete, @age_ms milliseconds after it began.
  */
 TRACE_EVENT(klp_transition,
-
-	TP_PROTO(const char *patch, int target, unsigned int stage, u64 age_ms),
-
-	TP_ARGS(patch, target, stage, age_ms),
-
-	TP_STRUCT__entry(
-		__string(patch, patch)
-		__field(int, target)
-		__field(unsigned int, stage)
-		__field(u64, age_ms)
-	),
-
-	TP_fast_assign(
-		__assign_str(patch);
-		__entry->target = target;
-		__entry->stage = stage;
-		__entry->age_ms = age_ms;
-	),
-
-	TP_printk("patch=%s target=%s stage=%s age_ms=%llu",
-		  __get_str(patch), klp_show_target(__entry->target),
-		  klp_show_stage(__entry->stage), __entry->age_ms)
+	    TP_PROTO(const char *patch, int target, unsigned int stage, u64 age_ms),
+	    TP_ARGS(patch, target, stage, age_ms),
+	    TP_STRUCT__entry(__string(patch, patch)
+			     __field(int, target)
+			     __field(unsigned int, stage)
+			     __field(u64, age_ms)),
+	    TP_fast_assign(__assign_str(patch);
+			   __entry->target = target;
+			   __entry->stage = stage;
+			   __entry->age_ms = age_ms;),
+	    TP_printk("patch=%s target=%s stage=%s age_ms=%llu",
+		      __get_str(patch), klp_show_target(__entry->target),
+		      klp_show_stage(__entry->stage), __entry->age_ms)
 );
 
 /* A task was switched to @target, or forked as one that is. */
 TRACE_EVENT(klp_task_switch,
-
-	TP_PROTO(struct task_struct *task, int target, unsigned int by),
-
-	TP_ARGS(task, target, by),
-
-	TP_STRUCT__entry(
-		__array(char, comm, TASK_COMM_LEN)
-		__field(pid_t, pid)
-		__field(int, target)
-		__field(unsigned int, by)
-	),
-
-	TP_fast_assign(
-		memcpy(__entry->comm, task->comm, TASK_COMM_LEN);
-		__entry->comm[TASK_COMM_LEN - 1] = '\0';
-		__entry->pid = task->pid;
-		__entry->target = target;
-		__entry->by = by;
-	),
-
-	TP_printk("comm=%s pid=%d target=%s by=%s",
-		  __entry->comm, __entry->pid, klp_show_target(__entry->target),
-		  klp_show_switcher(__entry->by))
+	    TP_PROTO(struct task_struct *task, int target, unsigned int by),
+	    TP_ARGS(task, target, by),
+	    TP_STRUCT__entry(__array(char, comm, TASK_COMM_LEN)
+			     __field(pid_t, pid)
+			     __field(int, target)
+			     __field(unsigned int, by)),
+	    TP_fast_assign(memcpy(__entry->comm, task->comm, TASK_COMM_LEN);
+			   __entry->comm[TASK_COMM_LEN - 1] = '\0';
+			   __entry->pid = task->pid;
+			   __entry->target = target;
+			   __entry->by = by;),
+	    TP_printk("comm=%s pid=%d target=%s by=%s",
+		      __entry->comm, __entry->pid, klp_show_target(__entry->target),
+		      klp_show_switcher(__entry->by))
 );
 
 /* A task was looked at and could not be switched; @function is on its stack. */
 TRACE_EVENT(klp_task_blocked,
-
-	TP_PROTO(struct task_struct *task, unsigned int reason, const char *function),
-
-	TP_ARGS(task, reason, function),
-
-	TP_STRUCT__entry(
-		__array(char, comm, TASK_COMM_LEN)
-		__field(pid_t, pid)
-		__field(unsigned int, reason)
-		__string(function, function)
-	),
-
-	TP_fast_assign(
-		memcpy(__entry->comm, task->comm, TASK_COMM_LEN);
-		__entry->comm[TASK_COMM_LEN - 1] = '\0';
-		__entry->pid = task->pid;
-		__entry->reason = reason;
-		__assign_str(function);
-	),
-
-	TP_printk("comm=%s pid=%d reason=%s function=%s",
-		  __entry->comm, __entry->pid, klp_show_reason(__entry->reason),
-		  __get_str(function))
+	    TP_PROTO(struct task_struct *task, unsigned int reason, const char *function),
+	    TP_ARGS(task, reason, function),
+	    TP_STRUCT__entry(__array(char, comm, TASK_COMM_LEN)
+			     __field(pid_t, pid)
+			     __field(unsigned int, reason)
+			     __string(function, function)),
+	    TP_fast_assign(memcpy(__entry->comm, task->comm, TASK_COMM_LEN);
+			   __entry->comm[TASK_COMM_LEN - 1] = '\0';
+			   __entry->pid = task->pid;
+			   __entry->reason = reason;
+			   __assign_str(function);),
+	    TP_printk("comm=%s pid=%d reason=%s function=%s",
+		      __entry->comm, __entry->pid, klp_show_reason(__entry->reason),
+		      __get_str(function))
 );
 
 /*
@@ -197,29 +170,20 @@ TRACE_EVENT(klp_task_blocked,
  * one), was put on the func stack, or taken off it.
  */
 TRACE_EVENT(klp_func,
-
-	TP_PROTO(const char *object, const char *function, unsigned long code,
-		 bool pushed),
-
-	TP_ARGS(object, function, code, pushed),
-
-	TP_STRUCT__entry(
-		__string(object, object)
-		__string(function, function)
-		__field(unsigned long, code)
-		__field(bool, pushed)
-	),
-
-	TP_fast_assign(
-		__assign_str(object);
-		__assign_str(function);
-		__entry->code = code;
-		__entry->pushed = pushed;
-	),
-
-	TP_printk("object=%s function=%s code=%ps action=%s",
-		  __get_str(object), __get_str(function),
-		  (void *)__entry->code, __entry->pushed ? "push" : "pop")
+	    TP_PROTO(const char *object, const char *function, unsigned long code,
+		     bool pushed),
+	    TP_ARGS(object, function, code, pushed),
+	    TP_STRUCT__entry(__string(object, object)
+			     __string(function, function)
+			     __field(unsigned long, code)
+			     __field(bool, pushed)),
+	    TP_fast_assign(__assign_str(object);
+			   __assign_str(function);
+			   __entry->code = code;
+			   __entry->pushed = pushed;),
+	    TP_printk("object=%s function=%s code=%ps action=%s",
+		      __get_str(object), __get_str(function),
+		      (void *)__entry->code, __entry->pushed ? "push" : "pop")
 );
 
 /*
@@ -227,34 +191,25 @@ TRACE_EVENT(klp_func,
  * @object, or if that is empty for the state @id; its code is at @code.
  */
 TRACE_EVENT(klp_callback,
-
-	TP_PROTO(const char *name, const char *object, unsigned long id,
-		 unsigned long code, bool ended, int ret),
-
-	TP_ARGS(name, object, id, code, ended, ret),
-
-	TP_STRUCT__entry(
-		__string(name, name)
-		__string(object, object)
-		__field(unsigned long, id)
-		__field(unsigned long, code)
-		__field(bool, ended)
-		__field(int, ret)
-	),
-
-	TP_fast_assign(
-		__assign_str(name);
-		__assign_str(object);
-		__entry->id = id;
-		__entry->code = code;
-		__entry->ended = ended;
-		__entry->ret = ret;
-	),
-
-	TP_printk("name=%s object=%s id=%lu code=%ps action=%s ret=%d",
-		  __get_str(name), __get_str(object), __entry->id,
-		  (void *)__entry->code, __entry->ended ? "end" : "begin",
-		  __entry->ret)
+	    TP_PROTO(const char *name, const char *object, unsigned long id,
+		     unsigned long code, bool ended, int ret),
+	    TP_ARGS(name, object, id, code, ended, ret),
+	    TP_STRUCT__entry(__string(name, name)
+			     __string(object, object)
+			     __field(unsigned long, id)
+			     __field(unsigned long, code)
+			     __field(bool, ended)
+			     __field(int, ret)),
+	    TP_fast_assign(__assign_str(name);
+			   __assign_str(object);
+			   __entry->id = id;
+			   __entry->code = code;
+			   __entry->ended = ended;
+			   __entry->ret = ret;),
+	    TP_printk("name=%s object=%s id=%lu code=%ps action=%s ret=%d",
+		      __get_str(name), __get_str(object), __entry->id,
+		      (void *)__entry->code, __entry->ended ? "end" : "begin",
+		      __entry->ret)
 );
 
 /*
@@ -263,25 +218,16 @@ TRACE_EVENT(klp_callback,
  * many there are, or how many were freed.
  */
 TRACE_EVENT(klp_shadow,
-
-	TP_PROTO(unsigned long id, unsigned int event, unsigned long count),
-
-	TP_ARGS(id, event, count),
-
-	TP_STRUCT__entry(
-		__field(unsigned long, id)
-		__field(unsigned int, event)
-		__field(unsigned long, count)
-	),
-
-	TP_fast_assign(
-		__entry->id = id;
-		__entry->event = event;
-		__entry->count = count;
-	),
-
-	TP_printk("id=%lu event=%s count=%lu",
-		  __entry->id, klp_show_shadow(__entry->event), __entry->count)
+	    TP_PROTO(unsigned long id, unsigned int event, unsigned long count),
+	    TP_ARGS(id, event, count),
+	    TP_STRUCT__entry(__field(unsigned long, id)
+			     __field(unsigned int, event)
+			     __field(unsigned long, count)),
+	    TP_fast_assign(__entry->id = id;
+			   __entry->event = event;
+			   __entry->count = count;),
+	    TP_printk("id=%lu event=%s count=%lu",
+		      __entry->id, klp_show_shadow(__entry->event), __entry->count)
 );
 
 #endif /* _TRACE_LIVEPATCH_H */

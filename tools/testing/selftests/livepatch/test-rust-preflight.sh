@@ -48,29 +48,30 @@ function in_functions() {
 function expect_block() {
 	local now expected
 
-	now=$(sed -n 's/^tid=[0-9]* \(comm=klp-.*\) cpu=[0-9]* \(.*\) nohz_full=0 age_ms=.*/\1 \2/p' \
-		"$PREFLIGHT" | sort)
+	now=$(sed -n 's/^tid=[0-9]* \(comm=klp-.*\) nohz_full=0 age_ms=.*/\1/p' "$PREFLIGHT" |
+		sed 's/ cpu=[0-9]* / /' | sort)
 	expected=$(printf '%s\n' "$@")
 	[[ "$now" == "$expected" ]] || fail_test "should be:\n$expected\nis:\n$now"
 }
 
 # by_stacks(function) - print the threads that are in a function by /proc
 function by_stacks() {
-	grep -ls "\[<0>\] $1+0x" /proc/[0-9]*/task/[0-9]*/stack | sed 's|.*/task/||; s|/stack||' | sort
+	grep -ls "\[<0>\] $1+0x" /proc/[0-9]*/task/[0-9]*/stack |
+		sed 's|.*/task/||; s|/stack||' | sort
 }
 
 # check_by_stacks(function) - fail unless PREFLIGHT has the threads that are in a
 #	function by /proc; some are
 function check_by_stacks() {
-	local now
+	local now by="reason=function function=$1"
 
 	ask "vmlinux:$1"
 	# Threads come and go.
 	for ((try = 0; try < 20; try++)); do
 		before=$(by_stacks "$1")
-		now=$(sed -n "s/^tid=\([0-9]*\) .* reason=function function=$1 .*/\1/p" "$PREFLIGHT" |
-			grep -v '^0$' | sort)
-		[[ -z "$before" || "$now" != "$before" || "$(by_stacks "$1")" != "$before" ]] || return 0
+		now=$(sed -n "s/^tid=\([1-9][0-9]*\) .* $by .*/\1/p" "$PREFLIGHT" | sort)
+		[[ -n "$before" && "$now" == "$before" && "$(by_stacks "$1")" == "$before" ]] &&
+			return 0
 	done
 	fail_test "in $1 are by /proc:\n$before\nby $PREFLIGHT:\n$now"
 }
@@ -211,7 +212,7 @@ $(expect_disabled $LP)"
 	settled "$(wc -l <<< "$verdict")"
 	outcome=$(in_functions "$BLOCKERS")
 	[[ "$outcome" == "$verdict" ]] ||
-		fail_test "seed $SEED, case $i: by the verdict:\n$verdict\nby the outcome:\n$outcome"
+		fail_test "seed $SEED, case $i: verdict:\n$verdict\noutcome:\n$outcome"
 	echo 0 > "$SYSFS_KLP_DIR/$LP/enabled"
 	gone $LP
 	unload_lp $LP

@@ -234,7 +234,7 @@ hold_task sleep
 begin_trace
 load_lp_nowait $LP
 for ((i = 0; i < 75; i++)); do
-	! dmesg | tail -n 3 | grep -q "has stalled for" || break
+	[[ -z "$(new_messages "has stalled for .*")" ]] || break
 	sleep 1
 done
 end_trace
@@ -242,9 +242,7 @@ traced klp_transition |
 	grep -q "^patch=$LP target=patched stage=stalled age_ms=6[0-9][0-9][0-9][0-9]$" ||
 	fail_test "not traced: $(traced klp_transition)"
 # Pokes come in between, or just behind.
-told=$(dmesg | tac | sed '/===== TEST/q' | tac |
-	grep -o -e "livepatch: signaling remaining tasks$" \
-		-e "livepatch: '$LP': transition has stalled .*")
+told=$(new_messages "livepatch: \(signaling remaining tasks\|'$LP': transition has stalled .*\)")
 example="klp-sleep:${HELD[0]} sleeping on function test_klp_block_sleep"
 grep -q "' has stalled for 6[0-9] s: 1 task left, e.g. $example$" <<< "${told//: transition}" ||
 	fail_test "told: $told"
