@@ -351,7 +351,11 @@ impl Walk {
     /// Shows the record that [`Self::seek`] has gone to.
     pub(crate) fn show(&self, out: &SeqFile) {
         if self.at_more {
-            seq_print!(out, "exiting tasks that were not looked at: {}\n", self.more);
+            seq_print!(
+                out,
+                "exiting tasks that were not looked at: {}\n",
+                self.more
+            );
         } else {
             self.blocker.show(out);
         }

@@ -376,12 +376,7 @@ impl Callbacks {
         }
     }
 
-    pub(crate) fn pre_patch(
-        &self,
-        locked: &KlpLocked,
-        object: &RawObject,
-        label: &CStr,
-    ) -> Result {
+    pub(crate) fn pre_patch(&self, locked: &KlpLocked, object: &RawObject, label: &CStr) -> Result {
         match (self.pre_patch, object.get(locked)) {
             (Some(callback), Some(object)) => {
                 let (of, code) = (Of::Object(label), callback as usize);

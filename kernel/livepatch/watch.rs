@@ -71,9 +71,7 @@ pub(crate) fn check_stall(locked: &KlpLocked, patch: &Patch, target: Target) {
             "'{name}': transition has stalled for {seconds} s: {count} {tasks} left, e.g. {}\n",
             &*example
         ),
-        _ => pr_notice!(
-            "'{name}': transition has stalled for {seconds} s: {count} {tasks} left\n"
-        ),
+        _ => pr_notice!("'{name}': transition has stalled for {seconds} s: {count} {tasks} left\n"),
     }
     tell(locked, patch, target, Stage::Stalled);
 }

@@ -60,6 +60,8 @@ fn number(digits: &[u8]) -> Option<usize> {
     }
     digits.iter().try_fold(0_usize, |number, digit| {
         let digit = char::from(*digit).to_digit(10)?;
-        number.checked_mul(10)?.checked_add(usize::try_from(digit).ok()?)
+        number
+            .checked_mul(10)?
+            .checked_add(usize::try_from(digit).ok()?)
     })
 }
