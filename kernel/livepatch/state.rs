@@ -66,8 +66,8 @@ fn for_each_claim<'a>(
     }
 }
 
-/// Carries out what the rules decide: calls callbacks of livepatches, which are held as long as they
-/// have claims.
+/// Carries out what the rules decide: calls callbacks of livepatches, which are held as long as
+/// they have claims.
 struct Agent<'a>(&'a KlpLocked);
 
 impl Effects<Source> for Agent<'_> {
