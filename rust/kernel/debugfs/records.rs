@@ -170,7 +170,7 @@ impl<T: Records> Tables<T> {
         unsafe { Self::go(seq, pos) }
     }
 
-    unsafe extern "C" fn stop(_: *mut bindings::seq_file, _: *mut c_void) {}
+    extern "C" fn stop(_: *mut bindings::seq_file, _: *mut c_void) {}
 
     /// # Safety
     ///
