@@ -17,6 +17,8 @@ need_rust_core
 [[ -x "$WATCH" ]] || skip "no $WATCH"
 CPU=$(sed 's/[-,].*//' /sys/devices/system/cpu/nohz_full 2> /dev/null)
 [[ "$CPU" =~ ^[0-9]+$ ]] || skip "no CPU is in nohz_full="
+! dmesg | grep -q "Could not switch to high resolution mode" ||
+	skip "the timers of this machine cannot stop the tick"
 setup_config
 trap 'end_watch; cleanup' EXIT INT TERM HUP
 
